@@ -1,0 +1,397 @@
+"""Bodies of messages: the requests and responses that entities exchange.
+
+A body has plain fields, which travel in the head of the message, and may carry
+serialized objects: arguments, a result, or an exception. Reading the plain fields runs
+no code; what is carried stays undecoded until `get_args`, `get_result` or
+`get_exception` asks for it, and is decoded once.
+"""
+
+from __future__ import annotations
+
+import base64
+import enum
+import functools
+import uuid
+from collections.abc import Sequence
+from typing import (
+    Any,
+    ClassVar,
+    Literal,
+    Protocol,
+    Self,
+    TypeAlias,
+    get_type_hints,
+    runtime_checkable,
+)
+
+import msgspec
+from msgspec import Struct
+
+from academy.exception import (
+    ActionCancelledError,
+    ActionInvalidStateError,
+    Executed,
+    ForbiddenError,
+    IncompatibleNetworkProtocolError,
+    MailboxTerminatedError,
+    PeerLostError,
+    PeerUnreachableError,
+    PingCancelledError,
+    RequestLostError,
+)
+from academy.identifier import AgentId, UserId
+from academy.serialize import Segment, SerializationStrategy, join, pack, split, unpack
+from academy.value import Value
+
+PROTOCOL_VERSION = "2.0"
+"""Version of the message format; equal major versions understand each other."""
+
+
+class Body(Value, Struct, kw_only=True):
+    """What all bodies share: plain fields, which travel in the head of the message.
+
+    Attributes:
+        kind: Name of the body on the wire; the same for all instances of a class.
+    """
+
+    hidden_fields = frozenset({"kind", "packed"})
+
+    kind: ClassVar[str]
+    plain: ClassVar[tuple[str, ...]] = ()
+
+    def head(self) -> tuple[Any, ...]:
+        """Return the plain fields, in the order of `plain`."""
+        return tuple(getattr(self, name) for name in self.plain)
+
+    def segments(self) -> list[Segment]:
+        """Return what the body carries beside its plain fields, serialized."""
+        return []
+
+    @classmethod
+    def from_head(cls, head: Sequence[Any], segments: list[Segment]) -> Self:
+        """Build a received body; what it carries stays undecoded."""
+        return cls(**dict(zip(cls.plain, head, strict=True)))
+
+    def model_dump(self, *, mode: Literal["python", "json"] = "python") -> Any:
+        """Return the body as builtin objects; what it carries becomes base64 text."""
+        fields = dict(zip(self.plain, self.head(), strict=True))
+        kept = (uuid.UUID,) if mode == "python" else None
+        dump = msgspec.to_builtins(fields, builtin_types=kept)
+        packed = self.segments()
+        if packed:
+            dump["packed"] = base64.b64encode(join(packed)).decode()
+        return dump | {"kind": self.kind}
+
+    @classmethod
+    def model_validate(cls, obj: Any) -> Self:
+        """Build a body from what `model_dump` gave; raises as `Value` does."""
+        if isinstance(obj, cls):
+            return obj
+        try:
+            fields = dict(obj)
+            if fields.pop("kind", cls.kind) != cls.kind:
+                raise ValueError(f"its kind is {obj['kind']!r}")
+            segments = split(base64.b64decode(fields.pop("packed", _NOTHING)))
+            head = msgspec.convert(
+                [fields.pop(name) for name in cls.plain], head_type(cls), strict=False
+            )
+            if fields:
+                raise ValueError(f"it has no field {', '.join(sorted(fields))}")
+        except (ValueError, TypeError, KeyError) as e:
+            raise ValueError(f"Not a valid {cls.__name__}: {e}.") from e
+        return cls.from_head(head, segments)
+
+
+_NOTHING = base64.b64encode(join([]))
+
+
+@functools.cache
+def head_type(cls: Any) -> Any:
+    """Return the type of a body's head, a tuple of the types of its plain fields."""
+    hints = get_type_hints(cls)
+    return tuple[tuple(hints[name] for name in cls.plain)]  # type: ignore[misc]
+
+
+@functools.cache
+def head_decoder(cls: Any) -> msgspec.msgpack.Decoder[Any]:
+    """Return the decoder of a body's head."""
+    return msgspec.msgpack.Decoder(head_type(cls))
+
+
+class Carrier(Body, kw_only=True):
+    """A body that carries serialized objects, undecoded while `packed` is set."""
+
+    packed: list[Segment] | None = None
+
+    def segments(self) -> list[Segment]:
+        """Return what the body carries, serialized.
+
+        Raises:
+            SerializationError: The strategy cannot carry the objects.
+        """
+        return self._pack() if self.packed is None else self.packed
+
+    @classmethod
+    def from_head(cls, head: Sequence[Any], segments: list[Segment]) -> Self:
+        """Build a received body; what it carries stays undecoded."""
+        return cls(**dict(zip(cls.plain, head, strict=True)), packed=segments)
+
+    def _pack(self) -> list[Segment]:
+        raise TypeError(f"{type(self).__name__} carries nothing.")
+
+
+class ActionRequest(Carrier, kw_only=True):
+    """Asks an agent to run one of its actions.
+
+    Attributes:
+        action: Name of the action.
+        serialization: Strategy of the arguments.
+        result_serialization: Strategy wanted for the result; `None` for the same.
+        exception_serialization: Strategy wanted for an exception; `None` for that
+            of the result.
+        pargs: Positional arguments; use `get_args` on a received request.
+        kargs: Keyword arguments; use `get_kwargs` on a received request.
+    """
+
+    action: str
+    serialization: SerializationStrategy
+    result_serialization: SerializationStrategy | None = None
+    exception_serialization: SerializationStrategy | None = None
+    pargs: Any = ()
+    kargs: Any = msgspec.field(default_factory=dict)
+    kind = "action-request"
+    plain = (
+        "action",
+        "serialization",
+        "result_serialization",
+        "exception_serialization",
+    )
+
+    def __post_init__(self) -> None:
+        self.serialization = SerializationStrategy(self.serialization)
+        if self.result_serialization is not None:
+            self.result_serialization = SerializationStrategy(self.result_serialization)
+        if self.exception_serialization is not None:
+            self.exception_serialization = SerializationStrategy(
+                self.exception_serialization
+            )
+
+    def get_args(self) -> tuple[Any, ...]:
+        """Return the positional arguments, decoding them once.
+
+        Raises:
+            DeserializationMethodProhibitedError: Not an accepted strategy here.
+            DeserializationError: They cannot be decoded here.
+        """
+        self._unpack()
+        return tuple(self.pargs)
+
+    def get_kwargs(self) -> dict[str, Any]:
+        """Return the keyword arguments; decodes and raises as `get_args` does."""
+        self._unpack()
+        return dict(self.kargs)
+
+    def _pack(self) -> list[Segment]:
+        return pack((self.pargs, self.kargs), self.serialization, what="arguments")
+
+    def _unpack(self) -> None:
+        if self.packed is not None:
+            self.pargs, self.kargs = unpack(
+                self.packed, self.serialization, what="arguments"
+            )
+            self.packed = None
+
+
+class PingRequest(Body, kw_only=True):
+    """Asks whether the entity is there."""
+
+    kind = "ping-request"
+
+
+class CancelRequest(Body, kw_only=True):
+    """Asks an agent to cancel the action that the sender requested with a tag."""
+
+    target_tag: uuid.UUID
+    kind = "cancel-request"
+    plain = ("target_tag",)
+
+
+class ShutdownRequest(Body, kw_only=True):
+    """Asks an agent to end.
+
+    Attributes:
+        terminate: Whether its mailbox is closed for good; `None` leaves that to the
+            agent's configuration.
+    """
+
+    terminate: bool | None = None
+    kind = "shutdown-request"
+    plain = ("terminate",)
+
+
+class ActionResponse(Carrier, kw_only=True):
+    """The result of an action.
+
+    Attributes:
+        result: The result; use `get_result` on a received response.
+        serialization: Its strategy.
+    """
+
+    result: Any = None
+    serialization: SerializationStrategy
+    kind = "action-response"
+    plain = ("serialization",)
+
+    def __post_init__(self) -> None:
+        self.serialization = SerializationStrategy(self.serialization)
+
+    def get_result(self) -> Any:
+        """Return the result, decoding it once; raises as `ActionRequest.get_args`."""
+        if self.packed is not None:
+            self.result = unpack(self.packed, self.serialization, what="result")
+            self.packed = None
+        return self.result
+
+    def _pack(self) -> list[Segment]:
+        return pack(self.result, self.serialization, what="result")
+
+
+class SuccessResponse(Body, kw_only=True):
+    """The request was carried out and has no result."""
+
+    kind = "success-response"
+
+
+class UserErrorResponse(Carrier, kw_only=True):
+    """The exception that an action raised.
+
+    Attributes:
+        serialization: Its strategy.
+        exception: The exception; use `get_exception` on a received response.
+    """
+
+    serialization: SerializationStrategy
+    exception: Any = None
+    kind = "user-error-response"
+    plain = ("serialization",)
+
+    def __post_init__(self) -> None:
+        self.serialization = SerializationStrategy(self.serialization)
+
+    def get_exception(self) -> Exception:
+        """Return the exception, decoding it once; raises as `ActionRequest.get_args`.
+
+        Raises:
+            TypeError: The response carries something that is no exception.
+        """
+        if self.packed is not None:
+            self.exception = unpack(self.packed, self.serialization, what="exception")
+            self.packed = None
+        if not isinstance(self.exception, Exception):
+            raise TypeError(
+                f"An error response carries a {type(self.exception).__name__}, "
+                "which is no exception."
+            )
+        return self.exception
+
+    def _pack(self) -> list[Segment]:
+        return pack(self.exception, self.serialization, what="exception")
+
+
+class ErrorCode(enum.IntEnum):
+    """Errors that the exchange and the runtime report without serializing them."""
+
+    MAILBOX_TERMINATED = 0
+    PING_CANCELLED = 1
+    ACTION_INVALID_STATE = 2
+    ACTION_CANCELLED = 3
+    INVALID_CLIENT = 4
+    INCOMPATIBLE_PROTOCOL = 5
+    PEER_LOST = 6
+    PEER_UNREACHABLE = 7
+    REQUEST_LOST = 8
+
+
+_SIMPLE_ERRORS: dict[ErrorCode, type[Exception]] = {
+    ErrorCode.PING_CANCELLED: PingCancelledError,
+    ErrorCode.ACTION_INVALID_STATE: ActionInvalidStateError,
+    ErrorCode.ACTION_CANCELLED: ActionCancelledError,
+}
+_DELIVERY_ERRORS: dict[
+    ErrorCode, type[PeerLostError | PeerUnreachableError | RequestLostError]
+] = {
+    ErrorCode.PEER_LOST: PeerLostError,
+    ErrorCode.PEER_UNREACHABLE: PeerUnreachableError,
+    ErrorCode.REQUEST_LOST: RequestLostError,
+}
+
+
+class AcademyErrorResponse(Body, kw_only=True):
+    """An error that the exchange or the runtime reports by its code.
+
+    Attributes:
+        error_code: Which error.
+        mailbox_id: The mailbox it is about, where one is.
+        executed: Whether the request may have run, where that is known.
+        detail: What was seen, as text.
+    """
+
+    error_code: ErrorCode
+    mailbox_id: AgentId[Any] | UserId | None = None
+    executed: Executed = "maybe"
+    detail: str = ""
+    kind = "academy-error-response"
+    plain = (
+        "error_code",
+        "mailbox_id",
+        "executed",
+        "detail",
+    )
+
+    def get_exception(self) -> Exception:
+        """Return the exception that stands for the error."""
+        simple = _SIMPLE_ERRORS.get(self.error_code)
+        if simple is not None:
+            return simple()
+        if self.error_code is ErrorCode.INVALID_CLIENT:
+            return ForbiddenError(self.detail or "The request was refused.")
+        if self.error_code is ErrorCode.INCOMPATIBLE_PROTOCOL:
+            return IncompatibleNetworkProtocolError(
+                self.detail or None, PROTOCOL_VERSION
+            )
+        uid = self.mailbox_id
+        if uid is None:
+            raise ValueError(f"An error response {self.error_code.name} names nobody.")
+        if self.error_code is ErrorCode.MAILBOX_TERMINATED:
+            return MailboxTerminatedError(uid, self.detail or None, self.executed)
+        return _DELIVERY_ERRORS[self.error_code](uid, self.executed, self.detail)
+
+
+@runtime_checkable
+class ErrorResponse(Protocol):
+    """A response that stands for an exception."""
+
+    def get_exception(self) -> Exception:
+        """Return the exception."""
+        ...
+
+
+Request: TypeAlias = ActionRequest | PingRequest | CancelRequest | ShutdownRequest
+Response: TypeAlias = (
+    ActionResponse | SuccessResponse | UserErrorResponse | AcademyErrorResponse
+)
+
+BODIES: dict[str, type[Body]] = {
+    cls.kind: cls
+    for cls in (
+        ActionRequest,
+        PingRequest,
+        CancelRequest,
+        ShutdownRequest,
+        ActionResponse,
+        SuccessResponse,
+        UserErrorResponse,
+        AcademyErrorResponse,
+    )
+}
+"""All bodies by the name they have on the wire."""

@@ -1,0 +1,85 @@
+"""The queue between the exchange and the consumer of one mailbox."""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+from typing import Generic, TypeVar
+
+ItemT = TypeVar("ItemT")
+
+
+class Inbox(Generic[ItemT]):
+    """A queue with one consumer, which can be ended with an error.
+
+    `put`, `end` and `drain` may be called from any thread; `get` belongs to the event
+    loop that the inbox was made in.
+    """
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._items: collections.deque[ItemT] = collections.deque()
+        self._arrived = asyncio.Event()
+        self._error: Exception | None = None
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more can be taken."""
+        return self._error is not None
+
+    def put(self, item: ItemT) -> None:
+        """Append an item; after the end it is kept for `drain`."""
+        self._items.append(item)
+        self._wake()
+
+    def end(self, error: Exception) -> None:
+        """Let the consumer, now and later, get this error; the first one stays."""
+        if self._error is None:
+            self._error = error
+            self._wake()
+
+    def drain(self) -> list[ItemT]:
+        """Remove and return all items that were not taken."""
+        items = []
+        while self._items:
+            items.append(self._items.popleft())
+        return items
+
+    async def get(self, timeout: float | None = None) -> ItemT:
+        """Take the next item. Cancelling is safe: nothing is lost.
+
+        Args:
+            timeout: Longest wait in seconds.
+
+        Raises:
+            TimeoutError: Nothing came within the timeout.
+            Exception: The error that the inbox was ended with.
+        """
+        async with asyncio.timeout(timeout):
+            while not self._items and self._error is None:
+                self._arrived.clear()
+                # An item may have come from another thread before the clear.
+                if not self._items and self._error is None:
+                    await self._arrived.wait()
+        if self._error is not None:
+            raise self._error
+        return self._items.popleft()
+
+    def _wake(self) -> None:
+        if self._running_here():
+            self._arrived.set()
+            return
+        try:
+            self._loop.call_soon_threadsafe(self._arrived.set)
+        except RuntimeError:
+            # The consumer's loop is closed: nobody waits. Items stay for `drain`.
+            return
+
+    def _running_here(self) -> bool:
+        try:
+            return asyncio.get_running_loop() is self._loop
+        except RuntimeError:
+            return False

@@ -1,0 +1,63 @@
+"""The books of one mailbox: what it was asked and what it asked for."""
+
+from __future__ import annotations
+
+import uuid
+
+from academy.identifier import EntityId
+from academy.message import Header
+from academy.stats import AgentStats
+
+
+class Ledger:
+    """Open requests of one mailbox in both directions, and its counts.
+
+    An *open* request was taken here and has not been answered yet; an *awaited* one
+    was sent from here and its answer has not come yet.
+    """
+
+    def __init__(self) -> None:
+        self.open: dict[uuid.UUID, Header] = {}
+        self.awaited: dict[uuid.UUID, Header] = {}
+        self.incoming = 0
+        self.outgoing = 0
+        self.completed = 0
+
+    def took(self, header: Header) -> bool:
+        """Enter a message taken from the mailbox.
+
+        Returns:
+            Whether it is of use: a request, or a response that somebody awaits. A
+            duplicate, late or stray response is of none.
+        """
+        if header.kind == "response":
+            return self.awaited.pop(header.tag, None) is not None
+        self.incoming += 1
+        self.open[header.tag] = header
+        return True
+
+    def sending(self, header: Header) -> None:
+        """Enter a message that is about to be sent from here."""
+        if header.kind == "request":
+            self.outgoing += 1
+            self.awaited[header.tag] = header
+        elif self.open.pop(header.tag, None) is not None:
+            self.completed += 1
+
+    def forget(self, tag: uuid.UUID) -> None:
+        """Note that nobody waits for the answer to a request any more."""
+        self.awaited.pop(tag, None)
+
+    def awaiting(self, uid: EntityId) -> list[Header]:
+        """Return the requests to an entity whose answers have not come."""
+        return [h for h in self.awaited.values() if h.dest == uid]
+
+    def stats(self, queued: int) -> AgentStats:
+        """Return the counts, given how many messages wait in the queue."""
+        return AgentStats(
+            incoming=self.incoming,
+            outgoing=self.outgoing,
+            completed=self.completed,
+            in_progress=len(self.open),
+            queued=queued,
+        )

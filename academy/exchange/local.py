@@ -1,0 +1,372 @@
+"""The exchange within one process, for tests and for agents in threads.
+
+It has the semantics of the others (messages are serialized, the newest binding of a
+mailbox owns it, what waits is answered when a mailbox is terminated) without a server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import threading
+import time
+import uuid
+from dataclasses import dataclass, field
+from typing import Any, Generic, Literal, TypeVar
+
+from academy.exception import (
+    BadEntityIdError,
+    FencedError,
+    ForbiddenError,
+    MailboxTerminatedError,
+)
+from academy.exchange.client_config import ExchangeClientConfig
+from academy.exchange.factory import ExchangeFactory
+from academy.exchange.inbox import Inbox
+from academy.exchange.ledger import Ledger
+from academy.exchange.transport import (
+    ExchangeTransportMixin,
+    MailboxStatus,
+    agent_mro,
+    class_name,
+)
+from academy.identifier import AgentId, EntityId, UserId
+from academy.message import AcademyErrorResponse, ErrorCode, Header, Message
+from academy.message import decode, encode
+from academy.serialize import NoPickleMixin, Segment, detach
+from academy.stats import AgentStats
+from academy.value import Value
+
+AgentT = TypeVar("AgentT")
+
+TERMINATION_GRACE = 1.0
+"""Seconds that a terminated agent has to answer what it had taken already."""
+
+
+@dataclass
+class LocalAgentRegistration(Value, Generic[AgentT]):
+    """Registration of an agent with a local exchange.
+
+    Attributes:
+        agent_id: Identifier of the agent.
+        exchange_type: Always `'local'`.
+    """
+
+    agent_id: AgentId[AgentT]
+    exchange_type: Literal["local"] = field(default="local", repr=False)
+
+
+class _Mailbox:
+    """One mailbox: its queue, its owner, and how it ended."""
+
+    def __init__(self, uid: EntityId, mro: tuple[str, ...] = ()) -> None:
+        self.uid = uid
+        self.mro = mro
+        self.waiting: list[list[Segment]] = []
+        self.owner: LocalExchangeTransport | None = None
+        self.ledger = Ledger()
+        self.last_alive: float | None = None
+        self.terminated: MailboxTerminatedError | None = None
+
+
+class LocalExchangeState(NoPickleMixin):
+    """The mailboxes of one local exchange. Safe to use from any thread."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.mailboxes: dict[EntityId, _Mailbox] = {}
+
+    def add(self, uid: EntityId, mro: tuple[str, ...] = ()) -> None:
+        """Register a mailbox."""
+        with self.lock:
+            self.mailboxes[uid] = _Mailbox(uid, mro)
+
+    def get(self, uid: EntityId) -> _Mailbox:
+        """Return a mailbox that is open.
+
+        Raises:
+            BadEntityIdError: It was never registered.
+            MailboxTerminatedError: It is closed for good.
+        """
+        mailbox = self.mailboxes.get(uid)
+        if mailbox is None:
+            raise BadEntityIdError(uid)
+        if mailbox.terminated is not None:
+            e = mailbox.terminated
+            raise MailboxTerminatedError(e.uid, e.reason, "no")
+        return mailbox
+
+    def bind(self, transport: LocalExchangeTransport) -> None:
+        """Make a transport the owner of its mailbox; the former owner is fenced."""
+        with self.lock:
+            mailbox = self.get(transport.mailbox_id)
+            if mailbox.owner is not None:
+                mailbox.owner.inbox.end(FencedError(mailbox.uid))
+                mailbox.waiting[:0] = mailbox.owner.inbox.drain()
+            mailbox.owner = transport
+            mailbox.last_alive = time.monotonic()
+            for segments in mailbox.waiting:
+                transport.inbox.put(segments)
+            mailbox.waiting.clear()
+
+    def unbind(self, transport: LocalExchangeTransport) -> list[Header]:
+        """Give back what a transport did not take.
+
+        Returns:
+            The requests that it took and never answered.
+        """
+        with self.lock:
+            mailbox = self.mailboxes[transport.mailbox_id]
+            if mailbox.owner is not transport:
+                return []
+            mailbox.owner = None
+            mailbox.waiting[:0] = transport.inbox.drain()
+            unanswered = list(mailbox.ledger.open.values())
+            mailbox.ledger.open.clear()
+            return unanswered
+
+    def put(self, dest: EntityId, segments: list[Segment]) -> None:
+        """Append a message to a mailbox; raises as `get` does."""
+        with self.lock:
+            mailbox = self.get(dest)
+            if mailbox.owner is None:
+                mailbox.waiting.append(segments)
+            else:
+                mailbox.owner.inbox.put(segments)
+
+    def terminate(self, uid: EntityId, reason: str | None) -> list[Header]:
+        """Close a mailbox for good.
+
+        Returns:
+            The requests that waited in it.
+        """
+        with self.lock:
+            mailbox = self.mailboxes.get(uid)
+            if mailbox is None or mailbox.terminated is not None:
+                return []
+            mailbox.terminated = MailboxTerminatedError(uid, reason)
+            waiting = mailbox.waiting
+            if mailbox.owner is not None:
+                mailbox.owner.inbox.end(MailboxTerminatedError(uid, reason))
+                waiting = waiting + mailbox.owner.inbox.drain()
+            mailbox.waiting = []
+            headers = [decode(segments).header for segments in waiting]
+            return [h for h in headers if h.kind == "request"]
+
+    def owners(self) -> list[LocalExchangeTransport]:
+        """Return the transports that own a mailbox."""
+        with self.lock:
+            return [m.owner for m in self.mailboxes.values() if m.owner is not None]
+
+
+class LocalExchangeTransport(ExchangeTransportMixin, NoPickleMixin):
+    """Transport of one mailbox of a local exchange.
+
+    Args:
+        mailbox_id: The mailbox, which must be registered.
+        state: The exchange.
+
+    Raises:
+        BadEntityIdError: The mailbox is not registered.
+        MailboxTerminatedError: It is closed for good.
+    """
+
+    leased = True
+
+    def __init__(self, mailbox_id: EntityId, state: LocalExchangeState) -> None:
+        self._mailbox_id = mailbox_id
+        self._state = state
+        self._loop = asyncio.get_running_loop()
+        self._closed = False
+        self.inbox: Inbox[list[Segment]] = Inbox()
+        state.bind(self)
+
+    @classmethod
+    def new(
+        cls,
+        mailbox_id: EntityId | None = None,
+        *,
+        name: str | None = None,
+        state: LocalExchangeState,
+    ) -> LocalExchangeTransport:
+        """Return a transport bound to a mailbox, or to that of a new user."""
+        if mailbox_id is None:
+            mailbox_id = UserId.new(name=name)
+            state.add(mailbox_id)
+        return cls(mailbox_id, state)
+
+    @property
+    def mailbox_id(self) -> EntityId:
+        """Whose mailbox this is."""
+        return self._mailbox_id
+
+    @property
+    def _ledger(self) -> Ledger:
+        return self._state.mailboxes[self._mailbox_id].ledger
+
+    def factory(self) -> LocalExchangeFactory:
+        """Return a factory that makes clients of the same exchange."""
+        return LocalExchangeFactory(_state=self._state)
+
+    async def send(self, message: Message[Any]) -> None:
+        """Put a message into the mailbox it is for."""
+        if message.src != self._mailbox_id:
+            raise ForbiddenError(
+                f"{self} sends in the name of {self._mailbox_id}, not of {message.src}."
+            )
+        segments = detach(encode(message))
+        with self._state.lock:
+            self._state.get(message.dest)
+            self._ledger.sending(message.header)
+            self._state.put(message.dest, segments)
+
+    async def _recv(self, timeout: float | None = None) -> Message[Any]:
+        while True:
+            message = decode(await self.inbox.get(timeout))
+            if self._ledger.took(message.header):
+                return message
+
+    async def register_agent(
+        self, agent: type[Any], *, name: str | None = None
+    ) -> LocalAgentRegistration[Any]:
+        """Register a new agent with a mailbox of its own."""
+        agent_id: AgentId[Any] = AgentId.new(name=name)
+        self._state.add(agent_id, agent_mro(agent))
+        return LocalAgentRegistration(agent_id)
+
+    async def discover(
+        self, agent: type[Any] | str, *, allow_subclasses: bool = True
+    ) -> tuple[AgentId[Any], ...]:
+        """Return the agents of a class that are not terminated."""
+        wanted = class_name(agent)
+        with self._state.lock:
+            return tuple(
+                m.uid
+                for m in self._state.mailboxes.values()
+                if isinstance(m.uid, AgentId)
+                and m.terminated is None
+                and wanted in (m.mro if allow_subclasses else m.mro[:1])
+            )
+
+    async def status(self, uid: EntityId) -> MailboxStatus:
+        """Return the state of a mailbox."""
+        mailbox = self._state.mailboxes.get(uid)
+        if mailbox is None:
+            return MailboxStatus.MISSING
+        if mailbox.terminated is not None:
+            return MailboxStatus.TERMINATED
+        live = mailbox.owner is not None
+        return MailboxStatus.ACTIVE if live else MailboxStatus.INACTIVE
+
+    async def update_heartbeat(self) -> None:
+        """Note that this mailbox is alive now."""
+        self._state.get(self._mailbox_id).last_alive = time.monotonic()
+
+    async def heartbeat_status(self, uid: EntityId) -> float | None:
+        """Return the seconds since a mailbox was last known alive, if it ever was."""
+        mailbox = self._state.get(uid)
+        if mailbox.owner is not None:
+            return 0.0
+        if mailbox.last_alive is None:
+            return None
+        return time.monotonic() - mailbox.last_alive
+
+    async def agent_stats(self, uid: EntityId) -> AgentStats:
+        """Return the message counts of an agent."""
+        mailbox = self._state.mailboxes.get(uid)
+        if mailbox is None:
+            raise BadEntityIdError(uid)
+        queued = len(mailbox.waiting)
+        if mailbox.owner is not None:
+            queued += len(mailbox.owner.inbox)
+        return mailbox.ledger.stats(queued)
+
+    async def terminate(self, uid: EntityId) -> None:
+        """Close a mailbox for good; waiting requests are answered. Idempotent."""
+        self._terminate(uid, None)
+
+    async def fail(self, uid: EntityId, reason: str) -> None:
+        """Terminate a mailbox and tell those who wait for it why."""
+        self._terminate(uid, reason)
+
+    def forget(self, tag: uuid.UUID) -> None:
+        """Note that nobody waits for the answer to a request any more."""
+        self._ledger.forget(tag)
+
+    async def close(self) -> None:
+        """Stop receiving; unread messages stay in the mailbox. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        for header in self._state.unbind(self):
+            lost = AcademyErrorResponse(
+                error_code=ErrorCode.PEER_LOST,
+                mailbox_id=self._mailbox_id,
+                detail="it stopped before it answered",
+            )
+            self._respond(header, lost)
+        self.inbox.end(RuntimeError(f"{self} is closed."))
+
+    def _terminate(self, uid: EntityId, reason: str | None) -> None:
+        for header in self._state.terminate(uid, reason):
+            self._respond(header, _terminated(uid, reason, executed="no"))
+        # What the agent had taken it may still answer; after that nobody will.
+        for transport in self._state.owners():
+            transport.expire(uid, reason)
+
+    def expire(self, uid: EntityId, reason: str | None) -> None:
+        """Answer, after the grace, what this mailbox still awaits from a dead one."""
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(
+                self._loop.call_later,
+                TERMINATION_GRACE,
+                functools.partial(self._expire, uid, reason),
+            )
+
+    def _expire(self, uid: EntityId, reason: str | None) -> None:
+        for header in self._ledger.awaiting(uid):
+            self._respond(header, _terminated(uid, reason, executed="maybe"))
+
+    def _respond(self, header: Header, body: AcademyErrorResponse) -> None:
+        """Answer a request in the name of the mailbox it was for."""
+        response = Message(header=header.create_response_header(), body=body)
+        with contextlib.suppress(BadEntityIdError, MailboxTerminatedError):
+            self._state.put(header.src, encode(response))
+
+
+def _terminated(
+    uid: EntityId, reason: str | None, executed: Literal["no", "maybe"]
+) -> AcademyErrorResponse:
+    return AcademyErrorResponse(
+        error_code=ErrorCode.MAILBOX_TERMINATED,
+        mailbox_id=uid,
+        executed=executed,
+        detail=reason or "",
+    )
+
+
+class LocalExchangeFactory(ExchangeFactory[LocalExchangeTransport], NoPickleMixin):
+    """Makes clients of an exchange within this process.
+
+    Clients of one factory reach each other, also across threads. The factory cannot be
+    pickled: for other processes, use a Redis or hybrid exchange.
+    """
+
+    def __init__(
+        self,
+        *,
+        _state: LocalExchangeState | None = None,
+        config: ExchangeClientConfig | None = None,
+    ) -> None:
+        super().__init__(config)
+        self._state = _state or LocalExchangeState()
+
+    async def _create_transport(
+        self,
+        mailbox_id: EntityId | None = None,
+        *,
+        name: str | None = None,
+        registration: LocalAgentRegistration[Any] | None = None,
+    ) -> LocalExchangeTransport:
+        return LocalExchangeTransport.new(mailbox_id, name=name, state=self._state)

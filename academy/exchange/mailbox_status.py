@@ -1,0 +1,5 @@
+"""Public path of `MailboxStatus`."""
+
+from academy.exchange.transport import MailboxStatus
+
+__all__ = ["MailboxStatus"]

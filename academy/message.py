@@ -1,0 +1,396 @@
+"""Messages between entities: a header, and a body that is decoded when asked for.
+
+On the wire a message is a list of segments: the head (header, kind of body and its
+plain fields, in MessagePack), then the segments of what the body carries. A received
+body is built when `get_body` is first called, so that a message whose body is damaged
+can still be answered.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from typing import Any, Generic, Literal, Self, TypeVar
+
+import msgspec
+from msgspec import Struct
+
+from academy import __version__
+from academy.body import (
+    BODIES,
+    PROTOCOL_VERSION,
+    AcademyErrorResponse,
+    ActionRequest,
+    ActionResponse,
+    Body,
+    CancelRequest,
+    ErrorCode,
+    ErrorResponse,
+    PingRequest,
+    Request,
+    Response,
+    ShutdownRequest,
+    SuccessResponse,
+    UserErrorResponse,
+    head_decoder,
+)
+from academy.exception import IncompatibleNetworkProtocolError
+from academy.identifier import AgentId, EntityId, UserId
+from academy.serialize import Segment, join, split
+from academy.value import Value
+
+__all__ = [
+    "PROTOCOL_VERSION",
+    "AcademyErrorResponse",
+    "ActionRequest",
+    "ActionResponse",
+    "Body",
+    "BodyT",
+    "CancelRequest",
+    "ErrorCode",
+    "ErrorResponse",
+    "Header",
+    "Message",
+    "PingRequest",
+    "Request",
+    "RequestT",
+    "RequestT_co",
+    "Response",
+    "ResponseT",
+    "ResponseT_co",
+    "ShutdownRequest",
+    "SuccessResponse",
+    "UserErrorResponse",
+    "check_version",
+]
+
+BodyT = TypeVar("BodyT")
+RequestT = TypeVar("RequestT")
+RequestT_co = TypeVar("RequestT_co", covariant=True)
+ResponseT = TypeVar("ResponseT")
+ResponseT_co = TypeVar("ResponseT_co", covariant=True)
+
+
+def check_version(version: str | None) -> bool:
+    """Return whether messages of that protocol version are understood here."""
+    if not isinstance(version, str):
+        return False
+    return version.partition(".")[0] == PROTOCOL_VERSION.partition(".")[0]
+
+
+class Header(Value, Struct, frozen=True, kw_only=True):
+    """Who a message is from and for, and what it belongs to.
+
+    Attributes:
+        src: The sender.
+        dest: The mailbox it is for.
+        tag: Pairs a response with its request.
+        label: Optional second tag of the sender's own; responses repeat it.
+        kind: `'request'` or `'response'`.
+        protocol_version: Version of the message format.
+        academy_version: Release of the sender.
+    """
+
+    src: AgentId[Any] | UserId
+    dest: AgentId[Any] | UserId
+    tag: uuid.UUID
+    label: uuid.UUID | None = None
+    kind: Literal["request", "response"]
+    protocol_version: str | None = PROTOCOL_VERSION
+    academy_version: str = __version__
+
+    def create_response_header(self) -> Header:
+        """Return the header of the answer to this request.
+
+        Raises:
+            ValueError: This is the header of a response.
+        """
+        if self.kind == "response":
+            raise ValueError(
+                "A response cannot be answered: this is the header of a response."
+            )
+        return Header(
+            src=self.dest,
+            dest=self.src,
+            tag=self.tag,
+            label=self.label,
+            kind="response",
+        )
+
+
+class _Received(Struct):
+    """A body as it came in: its kind, its plain fields, and what it carries."""
+
+    kind: str
+    head: msgspec.Raw
+    segments: list[Segment]
+
+    def build(self) -> Body:
+        cls = BODIES.get(self.kind)
+        if cls is None:
+            raise ValueError(f"A message has a body of unknown kind {self.kind!r}.")
+        try:
+            head = head_decoder(cls).decode(self.head)
+            return cls.from_head(head, self.segments)
+        except ValueError as e:
+            raise ValueError(f"A message has a damaged {self.kind} body: {e}") from e
+
+
+class Message(Value, Struct, Generic[BodyT], kw_only=True, eq=False):
+    """A header with a body.
+
+    Messages are equal when their headers are: the body may not be decoded yet.
+
+    Attributes:
+        header: Who the message is from and for.
+        body: The body; use `get_body` on a received message.
+    """
+
+    header: Header
+    body: Any
+
+    @classmethod
+    def create(
+        cls,
+        src: EntityId,
+        dest: EntityId,
+        body: BodyT,
+        *,
+        label: uuid.UUID | None = None,
+        tag: uuid.UUID | None = None,
+    ) -> Message[BodyT]:
+        """Make a message; whether it is a request follows from the body.
+
+        Args:
+            src: The sender.
+            dest: The mailbox it is for.
+            body: A request or a response.
+            label: Optional second tag, which responses repeat.
+            tag: Tag that pairs request and response; a new one by default.
+
+        Raises:
+            TypeError: The body is neither a request nor a response.
+        """
+        if isinstance(body, Request):
+            kind: Literal["request", "response"] = "request"
+        elif isinstance(body, Response):
+            kind = "response"
+        else:
+            raise TypeError(
+                f"{type(body).__name__} is no message body; use one of "
+                f"{', '.join(b.__name__ for b in BODIES.values())}."
+            )
+        header = Header(
+            src=src, dest=dest, tag=tag or uuid.uuid4(), label=label, kind=kind
+        )
+        return Message(header=header, body=body)
+
+    def create_response(self, body: ResponseT) -> Message[ResponseT]:
+        """Make the answer to this request.
+
+        Raises:
+            ValueError: This message is a response itself.
+        """
+        return Message(header=self.header.create_response_header(), body=body)
+
+    @property
+    def src(self) -> EntityId:
+        """The sender."""
+        return self.header.src
+
+    @property
+    def dest(self) -> EntityId:
+        """The mailbox it is for."""
+        return self.header.dest
+
+    @property
+    def tag(self) -> uuid.UUID:
+        """Pairs a response with its request."""
+        return self.header.tag
+
+    @property
+    def label(self) -> uuid.UUID | None:
+        """Optional second tag of the sender's own."""
+        return self.header.label
+
+    @property
+    def protocol_version(self) -> str | None:
+        """Version of the message format."""
+        return self.header.protocol_version
+
+    @property
+    def academy_version(self) -> str:
+        """Release of the sender."""
+        return self.header.academy_version
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Message) and self.header == other.header
+
+    def __ne__(self, other: object) -> bool:
+        # A struct's own `!=` does not ask `__eq__`.
+        return not self == other
+
+    def __hash__(self) -> int:
+        return hash((self.header.src, self.header.dest, self.header.tag))
+
+    def is_request(self) -> bool:
+        """Return whether the message asks for something."""
+        return self.header.kind == "request"
+
+    def is_response(self) -> bool:
+        """Return whether the message answers a request."""
+        return self.header.kind == "response"
+
+    def get_body(self) -> BodyT:
+        """Return the body, built once.
+
+        Raises:
+            ValueError: The body is damaged, or of an unknown kind.
+        """
+        if isinstance(self.body, _Received):
+            self.body = self.body.build()
+        body: BodyT = self.body
+        return body
+
+    def log_extra(self) -> dict[str, object]:
+        """Return what may be logged about the message: never what it carries."""
+        return {
+            "academy.message_type": self.body.kind,
+            "academy.message_tag": self.tag,
+            "academy.src": self.src,
+            "academy.dest": self.dest,
+        }
+
+    def model_dump(self, *, mode: Literal["python", "json"] = "python") -> Any:
+        """Return the message as builtin objects."""
+        body: Any = self.get_body()
+        return {
+            "header": self.header.model_dump(mode=mode),
+            "body": body.model_dump(mode=mode),
+        }
+
+    @classmethod
+    def model_validate(cls, obj: Any) -> Self:
+        """Build a message from what `model_dump` gave; raises as `Value` does."""
+        if isinstance(obj, cls):
+            return obj
+        try:
+            header = Header.model_validate(obj["header"])
+            body = obj["body"]
+            if not isinstance(body, Body):
+                body = BODIES[body["kind"]].model_validate(body)
+        except (KeyError, TypeError) as e:
+            raise ValueError(f"Not a valid Message: {type(e).__name__}: {e}.") from e
+        return cls(header=header, body=body)
+
+    def model_serialize(self) -> bytes:
+        """Return the message in its wire format, as one block."""
+        return join(encode(self))
+
+    @classmethod
+    def model_deserialize(cls, data: Segment) -> Message[BodyT]:
+        """Return the message of a block made by `model_serialize`.
+
+        Raises:
+            IncompatibleNetworkProtocolError: It is of another protocol version.
+            ValueError: The block is damaged.
+        """
+        return decode(split(data, streams=2))
+
+
+class _Entity(Struct, array_like=True, frozen=True):
+    role: Literal["agent", "user"]
+    uid: uuid.UUID
+    name: str | None
+
+
+class _Head(Struct, array_like=True, frozen=True):
+    """The first segment of a message."""
+
+    protocol: str | None
+    academy: str
+    kind: Literal["request", "response"]
+    src: _Entity
+    dest: _Entity
+    tag: uuid.UUID
+    label: uuid.UUID | None
+    body_kind: str
+    body: msgspec.Raw
+
+
+_encoder = msgspec.msgpack.Encoder(uuid_format="bytes")
+_decoder = msgspec.msgpack.Decoder(_Head)
+_version_decoder = msgspec.msgpack.Decoder(list[Any])
+
+
+def encode(message: Message[Any]) -> list[Segment]:
+    """Return the segments of a message: its head, then what its body carries.
+
+    Raises:
+        SerializationError: The body carries something that its strategy cannot.
+    """
+    h = message.header
+    body = message.body
+    if isinstance(body, _Received):
+        kind, plain, segments = body.kind, body.head, body.segments
+    else:
+        kind, plain = body.kind, msgspec.Raw(_encoder.encode(body.head()))
+        segments = body.segments()
+    head = _Head(
+        h.protocol_version,
+        h.academy_version,
+        h.kind,
+        _Entity(h.src.role, h.src.uid, h.src.name),
+        _Entity(h.dest.role, h.dest.uid, h.dest.name),
+        h.tag,
+        h.label,
+        kind,
+        plain,
+    )
+    return [_encoder.encode(head), *segments]
+
+
+def decode(segments: Sequence[Segment]) -> Message[Any]:
+    """Return the message of segments made by `encode`; its body is built later.
+
+    Raises:
+        IncompatibleNetworkProtocolError: It is of another protocol version.
+        ValueError: The head is damaged.
+    """
+    if not segments:
+        raise ValueError("A message has no head.")
+    try:
+        h = _decoder.decode(segments[0])
+        known = check_version(h.protocol)
+    except msgspec.DecodeError as e:
+        _check_foreign(segments[0])
+        raise ValueError(f"The head of a message is damaged: {e}") from e
+    if not known:
+        raise IncompatibleNetworkProtocolError(h.protocol, PROTOCOL_VERSION)
+    header = Header(
+        src=_identifier(h.src),
+        dest=_identifier(h.dest),
+        tag=h.tag,
+        label=h.label,
+        kind=h.kind,
+        protocol_version=h.protocol,
+        academy_version=h.academy,
+    )
+    body = _Received(h.body_kind, h.body, list(segments[1:]))
+    return Message(header=header, body=body)
+
+
+def _identifier(entity: _Entity) -> EntityId:
+    if entity.role == "agent":
+        return AgentId(uid=entity.uid, name=entity.name)
+    return UserId(uid=entity.uid, name=entity.name)
+
+
+def _check_foreign(head: Segment) -> None:
+    """Tell a head of another version, laid out otherwise, from a damaged one."""
+    try:
+        fields = _version_decoder.decode(head)
+    except msgspec.DecodeError:
+        return
+    if fields and isinstance(fields[0], str) and not check_version(fields[0]):
+        raise IncompatibleNetworkProtocolError(fields[0], PROTOCOL_VERSION)

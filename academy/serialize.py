@@ -1,0 +1,316 @@
+"""Serialization strategies, and the policy of which of them are accepted.
+
+Inside the package, objects travel as *segments*: `pack` returns the serialized stream
+followed by its out-of-band buffers, `unpack` takes them back. `serialize` and
+`deserialize` are the same as text, for use in user code.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import contextvars
+import enum
+import json
+import pickle
+import struct
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol, TypeAlias
+
+from academy.exception import (
+    AcademyRemoteError,
+    DeserializationError,
+    DeserializationMethodProhibitedError,
+    SerializationError,
+)
+
+Segment: TypeAlias = bytes | bytearray | memoryview
+"""One piece of a serialized object or message."""
+
+PICKLE_PROTOCOL = 5
+
+
+class SerializationStrategy(enum.StrEnum):
+    """How objects are turned into bytes.
+
+    `PICKLE` carries almost any object, and whoever decodes it must trust whoever
+    sent it. `JSON` carries plain data and decodes without running code.
+    """
+
+    PICKLE = "pickle"
+    JSON = "json"
+
+
+ALL_SERIALIZERS = frozenset(SerializationStrategy)
+
+default_serializer: contextvars.ContextVar[SerializationStrategy] = (
+    contextvars.ContextVar("default_serializer", default=SerializationStrategy.PICKLE)
+)
+"""Strategy of handles that do not name one."""
+
+allowed_deserializers: contextvars.ContextVar[
+    frozenset[SerializationStrategy] | set[SerializationStrategy]
+] = contextvars.ContextVar("allowed_deserializers", default=ALL_SERIALIZERS)
+"""Strategies that this context decodes; data in any other is refused undecoded."""
+
+
+class NoPickleMixin:
+    """Marks objects that live in one process and cannot be pickled."""
+
+    def __getstate__(self) -> Any:
+        raise pickle.PicklingError(
+            f"{type(self).__name__} holds connections and tasks of this process and "
+            "cannot be pickled. Send its factory, an identifier, or a handle instead."
+        )
+
+
+class Serializer(Protocol):
+    """Turns objects into text and back."""
+
+    @classmethod
+    def serialize(cls, obj: Any) -> str:
+        """Return the object as text."""
+        ...
+
+    @classmethod
+    def deserialize(cls, data: str) -> Any:
+        """Return the object of a text."""
+        ...
+
+
+class JsonSerializer:
+    """Plain data as JSON text; an exception becomes an `AcademyRemoteError`."""
+
+    @classmethod
+    def serialize(cls, obj: Any) -> str:
+        """Return the object as JSON.
+
+        Raises:
+            TypeError: It contains something that JSON has no notation for.
+        """
+        return json.dumps(obj, default=json_exception_serializer)
+
+    @classmethod
+    def deserialize(cls, data: str) -> Any:
+        """Return the object of a JSON text."""
+        return json.loads(data, object_hook=json_exception_deserializer)
+
+
+class PickleSerializer:
+    """Any object, as base64 of its pickle."""
+
+    @classmethod
+    def serialize(cls, obj: Any) -> str:
+        """Return the object as base64 text."""
+        return base64.b64encode(_pickle(obj, None)).decode()
+
+    @classmethod
+    def deserialize(cls, data: str) -> Any:
+        """Return the object of a text; runs code that the text names."""
+        return pickle.loads(base64.b64decode(data))
+
+
+_SERIALIZERS: dict[SerializationStrategy, type[Serializer]] = {
+    SerializationStrategy.JSON: JsonSerializer,
+    SerializationStrategy.PICKLE: PickleSerializer,
+}
+
+
+def serialize(obj: Any, strategy: SerializationStrategy) -> str:
+    """Return the object as text in the given strategy.
+
+    Raises:
+        TypeError: (or `pickle.PicklingError`) The strategy cannot carry the object.
+    """
+    return _SERIALIZERS[SerializationStrategy(strategy)].serialize(obj)
+
+
+def deserialize(obj: str, strategy: SerializationStrategy) -> Any:
+    """Return the object of a text.
+
+    Raises:
+        DeserializationMethodProhibitedError: This context does not accept the
+            strategy; nothing was decoded.
+    """
+    strategy = SerializationStrategy(strategy)
+    check_allowed(strategy)
+    return _SERIALIZERS[strategy].deserialize(obj)
+
+
+def json_exception_serializer(obj: Any) -> dict[str, bool | str]:
+    """Represent an exception in JSON by its text (a `default=` for `json.dumps`).
+
+    Raises:
+        TypeError: The object is no exception.
+    """
+    if isinstance(obj, BaseException):
+        text = "".join(traceback.format_exception_only(obj))
+        return {"__exception__": True, "exception_str": text}
+    raise TypeError(f"{type(obj).__name__} has no notation in JSON")
+
+
+def json_exception_deserializer(dct: dict[str, Any]) -> Any:
+    """Turn what `json_exception_serializer` made into an `AcademyRemoteError`."""
+    if dct.get("__exception__") is True and "exception_str" in dct:
+        return AcademyRemoteError(dct["exception_str"])
+    return dct
+
+
+def check_allowed(strategy: SerializationStrategy) -> None:
+    """Refuse a strategy that this context does not accept.
+
+    Raises:
+        DeserializationMethodProhibitedError: It is not in `allowed_deserializers`.
+    """
+    allowed = allowed_deserializers.get()
+    if strategy not in allowed:
+        raise DeserializationMethodProhibitedError(
+            strategy.value, tuple(sorted(s.value for s in allowed))
+        )
+
+
+@contextlib.contextmanager
+def allowing(strategies: set[SerializationStrategy] | None) -> Iterator[None]:
+    """Narrow the accepted strategies within a block; `None` changes nothing."""
+    if strategies is None:
+        yield
+        return
+    token = allowed_deserializers.set(frozenset(strategies))
+    try:
+        yield
+    finally:
+        allowed_deserializers.reset(token)
+
+
+def pack(obj: Any, strategy: SerializationStrategy, *, what: str) -> list[Segment]:
+    """Serialize an object into segments: the stream, then its large buffers.
+
+    The buffers are views of the object's own memory (pickle protocol 5, PEP 574):
+    whoever keeps them beyond the current call must copy them.
+
+    Args:
+        obj: The object.
+        strategy: How.
+        what: `'arguments'`, `'result'` or `'exception'`, for the error.
+
+    Raises:
+        SerializationError: The strategy cannot carry the object.
+    """
+    try:
+        if strategy is SerializationStrategy.JSON:
+            return [JsonSerializer.serialize(obj).encode()]
+        buffers: list[pickle.PickleBuffer] = []
+        stream = _pickle(obj, buffers.append)
+        return [stream, *(b.raw() for b in buffers)]
+    except Exception as e:
+        raise SerializationError(
+            what, _describe(obj), strategy.value, f"{type(e).__name__}: {e}"
+        ) from e
+
+
+def unpack(
+    segments: Sequence[Segment], strategy: SerializationStrategy, *, what: str
+) -> Any:
+    """Return the object of segments made by `pack`.
+
+    Arrays are built on the buffers as they are, so they are writable when those are.
+
+    Raises:
+        DeserializationMethodProhibitedError: This context does not accept the
+            strategy; nothing was decoded.
+        DeserializationError: The data is damaged, or needs a class that is not here.
+    """
+    check_allowed(strategy)
+    try:
+        if strategy is SerializationStrategy.JSON:
+            return JsonSerializer.deserialize(str(segments[0], "utf-8"))
+        return pickle.loads(segments[0], buffers=segments[1:])
+    except Exception as e:
+        raise DeserializationError(
+            what, strategy.value, f"{type(e).__name__}: {e}"
+        ) from e
+
+
+def _pickle(
+    obj: Any, buffer_callback: Callable[[pickle.PickleBuffer], Any] | None
+) -> bytes:
+    """Pickle, with cloudpickle where plain pickle cannot or should not.
+
+    Plain pickle refers to classes and functions of `__main__` by name, but on a
+    worker `__main__` is another module; cloudpickle sends them by value.
+    """
+    collected: list[pickle.PickleBuffer] = []
+    collect = collected.append if buffer_callback is not None else None
+    try:
+        data = pickle.dumps(obj, protocol=PICKLE_PROTOCOL, buffer_callback=collect)
+        by_value = b"__main__" in data
+    except (pickle.PicklingError, AttributeError, TypeError):
+        by_value = True
+    if by_value:
+        import cloudpickle  # type: ignore[import-untyped]
+
+        collected.clear()
+        data = cloudpickle.dumps(obj, protocol=PICKLE_PROTOCOL, buffer_callback=collect)
+    if buffer_callback is not None:
+        for buffer in collected:
+            buffer_callback(buffer)
+    return data
+
+
+def _describe(obj: Any) -> str:
+    """Name the types in call arguments, or the type of a single object."""
+    if isinstance(obj, tuple) and len(obj) == 2 and isinstance(obj[1], dict):
+        parts = [type(a).__name__ for a in obj[0]]
+        parts += [f"{k}: {type(v).__name__}" for k, v in obj[1].items()]
+        return ", ".join(parts)
+    return type(obj).__name__
+
+
+_COUNT = struct.Struct("!I")
+_LENGTH = struct.Struct("!Q")
+
+
+def join(segments: Sequence[Segment]) -> bytes:
+    """Join segments into one block: their number, their lengths, then the data."""
+    parts: list[Segment] = [_COUNT.pack(len(segments))]
+    parts += [_LENGTH.pack(memoryview(s).nbytes) for s in segments]
+    parts += segments
+    return b"".join(parts)
+
+
+def split(block: Segment, *, streams: int = 1) -> list[Segment]:
+    """Split what `join` made.
+
+    Args:
+        block: The joined segments.
+        streams: How many of the first segments are immutable `bytes`; the others
+            become writable copies, so that arrays built on them are writable.
+
+    Raises:
+        ValueError: The block is damaged. Nothing is allocated from its length fields.
+    """
+    view = memoryview(block)
+    if len(view) < _COUNT.size:
+        raise ValueError("A block of segments is cut off.")
+    (count,) = _COUNT.unpack_from(view)
+    offset = _COUNT.size + count * _LENGTH.size
+    if offset > len(view):
+        raise ValueError("A block of segments is cut off.")
+    lengths = [
+        _LENGTH.unpack_from(view, _COUNT.size + i * _LENGTH.size)[0]
+        for i in range(count)
+    ]
+    if offset + sum(lengths) != len(view):
+        raise ValueError("The segments of a block do not add up to its length.")
+    segments: list[Segment] = []
+    for i, length in enumerate(lengths):
+        piece = view[offset : offset + length]
+        segments.append(bytes(piece) if i < streams else bytearray(piece))
+        offset += length
+    return segments
+
+
+def detach(segments: Sequence[Segment]) -> list[Segment]:
+    """Copy what is not immutable, so that the segments outlive the sender's objects."""
+    return [s if isinstance(s, bytes) else bytearray(s) for s in segments]

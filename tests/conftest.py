@@ -1,0 +1,59 @@
+"""Fixtures for all tests: a real server, namespaces, and no process left behind."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+
+import psutil
+import pytest
+
+from academy.embedded import EmbeddedServer
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_process_left() -> Iterator[None]:
+    """Fail the run when a child process outlives the tests and their fixtures."""
+    yield
+    # Python's own trackers of shared resources end with this process.
+    children = [
+        child
+        for child in psutil.Process().children(recursive=True)
+        if not any("_tracker" in word or "forkserver" in word for word in _argv(child))
+    ]
+    _, alive = psutil.wait_procs(children, timeout=5)
+    left = [f"{child.pid}: {' '.join(_argv(child))}" for child in alive]
+    for child in alive:
+        child.kill()
+    assert not left, "processes left behind:\n" + "\n".join(left)
+
+
+def _argv(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[EmbeddedServer]:
+    """The server of this run; tests keep apart by their namespaces."""
+    with EmbeddedServer() as running:
+        yield running
+
+
+@pytest.fixture
+def redis_url(server: EmbeddedServer) -> str:
+    return server.url
+
+
+@pytest.fixture
+def fresh_server() -> Iterator[EmbeddedServer]:
+    """A server of one's own, for tests that kill or stop it."""
+    with EmbeddedServer() as running:
+        yield running
+
+
+@pytest.fixture
+def namespace() -> str:
+    return f"t{uuid.uuid4().hex[:12]}"
