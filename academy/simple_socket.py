@@ -77,14 +77,15 @@ class SimpleSocket:
         Raises:
             SocketOpenError: If it cannot be opened in time. The cause tells why.
         """
+        if not 0 < port < 65536:  # some event loops would cut it down to 16 bits
+            raise SocketOpenError(f"Cannot connect to {host}: no port is {port}.")
         try:
             async with asyncio.timeout(timeout):
                 reader, writer = await asyncio.open_connection(host, port)
-        except (OSError, OverflowError, UnicodeError) as e:
+        except (OSError, UnicodeError) as e:
             reason = e if str(e) else f"no answer within {timeout} s"
-            raise SocketOpenError(
-                f"Cannot connect to {host}, port {port}: {reason}."
-            ) from e
+            text = f"Cannot connect to {host}, port {port}: {reason}."
+            raise SocketOpenError(text) from e
         return cls(reader, writer, timeout=timeout)
 
     async def __aenter__(self) -> Self:
@@ -303,8 +304,7 @@ class SimpleSocketServer:
 class SocketPool:
     """Connections by address, opened when first used and kept.
 
-    A connection that is found closed is replaced. Opening a connection to one
-    address delays nobody who talks to another.
+    One that is found closed is replaced. Opening one delays no other address.
     """
 
     def __init__(self) -> None:

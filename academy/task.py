@@ -143,6 +143,21 @@ class Tasks:
         if self._on_error is not None:
             self._on_error(name, error)
 
+    async def join(self, timeout: float) -> bool:
+        """Wait until the tasks that run now have ended; nothing is cancelled.
+
+        Args:
+            timeout: Seconds to wait at most.
+
+        Returns:
+            Whether they have all ended. The task that calls this does not count.
+        """
+        others = self._tasks - {asyncio.current_task()}
+        if not others:
+            return True
+        _, running = await asyncio.wait(others, timeout=timeout)
+        return not running
+
     async def cancel(self, timeout: float = 2.0) -> None:
         """Cancel all tasks and wait until they have ended.
 

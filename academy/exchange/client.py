@@ -4,38 +4,28 @@ from __future__ import annotations
 
 import abc
 import asyncio
+import contextlib
 import contextvars
 import logging
 import uuid
 from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Self, TypeAlias, TypeVar
+from typing import Any, Generic, Self, TypeAlias
 
-from academy.exception import (
-    BadEntityIdError,
-    ExchangeError,
-    FencedError,
-    MailboxTerminatedError,
-)
+from academy.exception import ExchangeError, FencedError, MailboxTerminatedError
 from academy.exchange.client_config import ExchangeClientConfig
-from academy.exchange.transport import (
-    AgentRegistration,
-    ExchangeTransportT,
-    MailboxStatus,
-    agent_mro,
-    class_name,
-)
-from academy.identifier import AgentId, EntityId, UserId
+from academy.exchange.pending import Pending
+from academy.exchange.registry import Registry
+from academy.exchange.transport import ExchangeTransportT
+from academy.identifier import AgentId, AgentT, EntityId, UserId
 from academy.message import AcademyErrorResponse, ErrorCode, Message
-from academy.stats import AgentStats
 from academy.task import Tasks
-
-if TYPE_CHECKING:
-    from academy.exchange.factory import ExchangeFactory
 
 logger = logging.getLogger(__name__)
 
-AgentT = TypeVar("AgentT")
+FLUSH_TIMEOUT = 2.0
+"""Seconds that a closing client waits for what it sends in the background."""
+
 RequestHandler: TypeAlias = Callable[[Message[Any]], Awaitable[None]]
 """Takes each request to an agent. It should return soon: it holds up the next one."""
 
@@ -45,14 +35,7 @@ exchange_context: contextvars.ContextVar[ExchangeClient[Any]] = contextvars.Cont
 """The client that handles use where they are not given one."""
 
 
-class _Pending(NamedTuple):
-    """A request that waits for its response."""
-
-    dest: EntityId
-    future: asyncio.Future[Message[Any]]
-
-
-class ExchangeClient(abc.ABC, Generic[ExchangeTransportT]):
+class ExchangeClient(Registry[ExchangeTransportT], abc.ABC):
     """Sends and receives messages in the name of one mailbox.
 
     Clients are made by a factory (`create_user_client`, `create_agent_client`), belong
@@ -66,13 +49,13 @@ class ExchangeClient(abc.ABC, Generic[ExchangeTransportT]):
     def __init__(
         self, transport: ExchangeTransportT, config: ExchangeClientConfig
     ) -> None:
-        self._transport = transport
-        self._config = config
+        super().__init__(transport, config)
         self._tasks = Tasks(f"exchange-client-{transport.mailbox_id}")
-        self._pending: dict[uuid.UUID, _Pending] = {}
+        self._sending: set[asyncio.Task[None]] = set()
+        self._pending = Pending()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._ended: Exception | None = None
         self._closed = False
-        self._listening = False
         self._context_token: contextvars.Token[ExchangeClient[Any]] | None = None
 
     async def __aenter__(self) -> Self:
@@ -85,9 +68,11 @@ class ExchangeClient(abc.ABC, Generic[ExchangeTransportT]):
         exc_value: BaseException | None,
         exc_traceback: TracebackType | None,
     ) -> None:
-        if self._context_token is not None:
-            exchange_context.reset(self._context_token)
-            self._context_token = None
+        token, self._context_token = self._context_token, None
+        if token is not None:
+            # Where the block is left in another context, that one has nothing to undo.
+            with contextlib.suppress(ValueError):
+                exchange_context.reset(token)
         await self.close()
 
     def __repr__(self) -> str:
@@ -101,106 +86,6 @@ class ExchangeClient(abc.ABC, Generic[ExchangeTransportT]):
     def client_id(self) -> EntityId:
         """Whose mailbox this is."""
 
-    def factory(self) -> ExchangeFactory[ExchangeTransportT]:
-        """Return a factory that makes clients of the same exchange."""
-        return self._transport.factory()
-
-    async def register_agent(
-        self, agent: type[AgentT], *, name: str | None = None
-    ) -> AgentRegistration:
-        """Register a new agent, so that messages to it can wait until it runs.
-
-        Args:
-            agent: Class of the agent.
-            name: Optional name for people to read.
-
-        Raises:
-            TypeError: The class does not derive from `Agent`.
-        """
-        agent_mro(agent)
-        return await self._transport.register_agent(agent, name=name)
-
-    async def register_agents(
-        self, agents: list[tuple[type[Any], str | None]]
-    ) -> list[AgentRegistration]:
-        """Register several agents, given as pairs of class and name.
-
-        Returns:
-            Their registrations, in the same order.
-
-        Raises:
-            TypeError: A class does not derive from `Agent`; none was registered.
-        """
-        for agent, _ in agents:
-            agent_mro(agent)
-        batch = getattr(self._transport, "register_agents", None)
-        if batch is not None:
-            registrations: list[AgentRegistration] = await batch(agents)
-            return registrations
-        return [await self._transport.register_agent(a, name=n) for a, n in agents]
-
-    async def discover(
-        self, agent: type[Any] | str, *, allow_subclasses: bool = True
-    ) -> tuple[AgentId[Any], ...]:
-        """Return the agents of a class that are not terminated.
-
-        Args:
-            agent: A class, or its qualified name such as `'package.module.Class'`.
-            allow_subclasses: Whether agents of derived classes count too.
-        """
-        return await self._transport.discover(
-            class_name(agent), allow_subclasses=allow_subclasses
-        )
-
-    async def status(self, uid: EntityId) -> MailboxStatus:
-        """Return the state of a mailbox."""
-        if hasattr(self._transport, "status"):
-            status: MailboxStatus = await self._transport.status(uid)
-            return status
-        try:
-            age = await self._transport.heartbeat_status(uid)
-        except BadEntityIdError:
-            return MailboxStatus.MISSING
-        except MailboxTerminatedError:
-            return MailboxStatus.TERMINATED
-        limit = self._config.heartbeat_interval * self._config.stale_heartbeat_threshold
-        live = age is not None and age < limit
-        return MailboxStatus.ACTIVE if live else MailboxStatus.INACTIVE
-
-    async def heartbeat_status(self, uid: EntityId) -> float | None:
-        """Return the seconds since a mailbox was last known alive, if it ever was.
-
-        Raises:
-            BadEntityIdError: It was never registered.
-            MailboxTerminatedError: It is closed for good.
-        """
-        return await self._transport.heartbeat_status(uid)
-
-    async def update_heartbeat(self) -> None:
-        """Note that this client is alive now."""
-        await self._transport.update_heartbeat()
-
-    async def agent_stats(self, uid: EntityId) -> AgentStats:
-        """Return the message counts of an agent.
-
-        Raises:
-            BadEntityIdError: It was never registered.
-        """
-        return await self._transport.agent_stats(uid)
-
-    async def terminate(self, uid: EntityId, *, reason: str | None = None) -> None:
-        """Close a mailbox for good; waiting requests are answered. Idempotent.
-
-        Args:
-            uid: Whose mailbox.
-            reason: Text that those who wait for answers get to see.
-        """
-        fail = getattr(self._transport, "fail", None)
-        if reason is None or fail is None:
-            await self._transport.terminate(uid)
-        else:
-            await fail(uid, reason)
-
     async def send(self, message: Message[Any]) -> None:
         """Accept a message for delivery; no answer is awaited.
 
@@ -213,8 +98,15 @@ class ExchangeClient(abc.ABC, Generic[ExchangeTransportT]):
         await self._transport.send(message)
 
     def send_soon(self, message: Message[Any]) -> None:
-        """Send a message in the background. What goes wrong is logged."""
-        self._tasks.spawn(self._send_quietly(message), name=f"send-{message.tag}")
+        """Send a message in the background. What goes wrong is logged.
+
+        Closing the client waits up to `FLUSH_TIMEOUT` for such messages.
+        """
+        task = self._tasks.spawn(
+            self._send_quietly(message), name=f"send-{message.tag}"
+        )
+        self._sending.add(task)
+        task.add_done_callback(self._sending.discard)
 
     async def request(self, message: Message[Any]) -> Message[Any]:
         """Send a request and return its response.
@@ -224,31 +116,25 @@ class ExchangeClient(abc.ABC, Generic[ExchangeTransportT]):
         Raises:
             BadEntityIdError: The destination was never registered.
             MailboxTerminatedError: The destination is closed for good.
-            ExchangeError: The exchange could not accept it, or this client is closed
-                or was fenced while waiting.
+            ExchangeError: The exchange could not accept it; or this client is closed
+                or was fenced, before or while waiting; or it does not listen, or
+                belongs to another event loop.
         """
         self._check_open()
-        if not self._listening:
-            raise ExchangeError(
-                f"{self} does not listen for messages (start_listener=False), so it "
-                "cannot wait for an answer. Make a client that listens."
-            )
-        future = asyncio.get_running_loop().create_future()
-        self._pending[message.tag] = _Pending(message.dest, future)
+        self._check_listening()
+        answer = self._pending.add(message)
         try:
             await self._transport.send(message)
-            return await future
+            return await answer
+        except BaseException:
+            self._forget(message.tag)
+            raise
         finally:
-            self._pending.pop(message.tag, None)
-            if not future.done() or future.cancelled():
-                self._forget(message.tag)
+            self._pending.remove(message.tag)
 
     def fail_pending(self, uid: EntityId, error: Exception) -> None:
         """Fail this client's requests to an entity that wait for a response."""
-        for tag, pending in list(self._pending.items()):
-            if pending.dest == uid and not pending.future.done():
-                pending.future.set_exception(error)
-                self._forget(tag)
+        self._pending.fail(error, uid)
 
     def register_handle(self, handle: Any) -> None:
         """Accept a handle that uses this client. Nothing needs to be kept of it."""
@@ -258,9 +144,9 @@ class ExchangeClient(abc.ABC, Generic[ExchangeTransportT]):
 
         Must be called in the event loop of the client.
         """
-        if self._listening:
+        if self._loop is not None:
             return
-        self._listening = True
+        self._loop = asyncio.get_running_loop()
         self._tasks.spawn(self._listen(), name=f"listen-{self.client_id}")
         if not getattr(self._transport, "leased", False):
             self._tasks.spawn(self._beat(), name=f"heartbeat-{self.client_id}")
@@ -274,12 +160,32 @@ class ExchangeClient(abc.ABC, Generic[ExchangeTransportT]):
             return
         self._closed = True
         self._end(ExchangeError(f"{self} was closed."))
-        await self._tasks.cancel()
-        await self._transport.close()
+        try:
+            if self._sending:
+                await asyncio.wait(self._sending, timeout=FLUSH_TIMEOUT)
+            await self._leave()
+        finally:
+            await self._tasks.cancel()
+            await self._transport.close()
+
+    async def _leave(self) -> None:
+        """Do what is left to do with the mailbox before it is closed."""
 
     def _check_open(self) -> None:
         if self._ended is not None:
             raise self._ended
+
+    def _check_listening(self) -> None:
+        if self._loop is None:
+            raise ExchangeError(
+                f"{self} does not listen for messages (start_listener=False), so it "
+                "cannot wait for an answer. Make a client that listens."
+            )
+        if self._loop is not asyncio.get_running_loop():
+            raise ExchangeError(
+                f"{self} belongs to another event loop, so nothing can wait for its "
+                "answers here. Make a client in this loop, with its factory()."
+            )
 
     def _forget(self, tag: uuid.UUID) -> None:
         forget = getattr(self._transport, "forget", None)
@@ -290,9 +196,7 @@ class ExchangeClient(abc.ABC, Generic[ExchangeTransportT]):
         """Fail what waits, now and later: this client receives nothing any more."""
         if self._ended is None:
             self._ended = error
-        for pending in list(self._pending.values()):
-            if not pending.future.done():
-                pending.future.set_exception(error)
+        self._pending.fail(error)
 
     async def _send_quietly(self, message: Message[Any]) -> None:
         try:
@@ -303,24 +207,24 @@ class ExchangeClient(abc.ABC, Generic[ExchangeTransportT]):
     async def _listen(self) -> None:
         """Hand out messages until the mailbox ends; then say so to all who wait."""
         try:
-            async for message in self._transport.listen():
-                await self._receive(message)
+            async with contextlib.aclosing(self._transport.listen()) as messages:
+                async for message in messages:
+                    await self._receive(message)
+            error: Exception = ExchangeError(f"{self} receives no more messages.")
         except (MailboxTerminatedError, FencedError) as e:
             logger.debug("%s receives no more: %s", self, e)
-            self._end(e)
-            self._mailbox_ended(e)
+            error = e
         except Exception as e:
             logger.exception("%s stopped receiving", self)
-            self._end(e)
-            self._mailbox_ended(e)
+            error = e
+        self._end(error)
+        self._mailbox_ended(error)
 
     async def _receive(self, message: Message[Any]) -> None:
         if message.is_request():
             await self._handle_request(message)
-            return
-        pending = self._pending.get(message.tag)
-        if pending is not None and not pending.future.done():
-            pending.future.set_result(message)
+        else:
+            self._pending.resolve(message)
 
     @abc.abstractmethod
     async def _handle_request(self, message: Message[Any]) -> None:
@@ -331,11 +235,11 @@ class ExchangeClient(abc.ABC, Generic[ExchangeTransportT]):
 
     async def _beat(self) -> None:
         while True:
-            await asyncio.sleep(self._config.heartbeat_interval)
             try:
                 await self._transport.update_heartbeat()
-            except ExchangeError as e:
-                logger.warning("%s could not send a heartbeat: %s", self, e)
+            except Exception as e:
+                logger.warning("%s could not send a heartbeat: %r", self, e)
+            await asyncio.sleep(self._config.heartbeat_interval)
 
 
 class AgentExchangeClient(
@@ -378,8 +282,14 @@ class AgentExchangeClient(
     async def _handle_request(self, message: Message[Any]) -> None:
         try:
             await self._request_handler(message)
-        except Exception:
+        except Exception as e:
             logger.exception("%s: the request handler failed", self)
+            lost = AcademyErrorResponse(
+                error_code=ErrorCode.REQUEST_LOST,
+                mailbox_id=self.client_id,
+                detail=f"its request handler failed with {type(e).__name__}: {e}",
+            )
+            self.send_soon(message.create_response(lost))
 
     def _mailbox_ended(self, error: Exception) -> None:
         if self.on_end is not None and not self._closed:
@@ -417,12 +327,15 @@ class UserExchangeClient(ExchangeClient[ExchangeTransportT]):
 
     async def close(self) -> None:
         """Close the client and terminate its mailbox: nobody will come back to it."""
-        if not self._closed:
-            try:
-                await self._transport.terminate(self.client_id)
-            except ExchangeError as e:
-                logger.warning("%s could not terminate its mailbox: %s", self, e)
         await self._close()
+
+    async def _leave(self) -> None:
+        if isinstance(self._ended, FencedError):
+            return  # The mailbox is that of the newer client.
+        try:
+            await self._transport.terminate(self.client_id)
+        except ExchangeError as e:
+            logger.warning("%s could not terminate its mailbox: %s", self, e)
 
     async def _handle_request(self, message: Message[Any]) -> None:
         refusal = AcademyErrorResponse(

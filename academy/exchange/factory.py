@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable, Coroutine
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic
 
 from academy.exchange.client import (
     AgentExchangeClient,
@@ -12,10 +12,12 @@ from academy.exchange.client import (
     UserExchangeClient,
 )
 from academy.exchange.client_config import ExchangeClientConfig
-from academy.exchange.transport import AgentRegistration, ExchangeTransportT
-from academy.identifier import AgentId, EntityId, UserId
-
-AgentT = TypeVar("AgentT")
+from academy.exchange.transport import (
+    AgentRegistration,
+    ExchangeTransport,
+    ExchangeTransportT,
+)
+from academy.identifier import AgentT, EntityId, UserId
 
 
 class ExchangeFactory(abc.ABC, Generic[ExchangeTransportT]):
@@ -57,11 +59,11 @@ class ExchangeFactory(abc.ABC, Generic[ExchangeTransportT]):
 
     def create_agent_client(
         self,
-        registration: AgentRegistration,
+        registration: AgentRegistration[AgentT],
         request_handler: RequestHandler,
         *,
         on_end: Callable[[Exception], None] | None = None,
-    ) -> Coroutine[Any, Any, AgentExchangeClient[Any, ExchangeTransportT]]:
+    ) -> Coroutine[Any, Any, AgentExchangeClient[AgentT, ExchangeTransportT]]:
         """Return, when awaited, a client bound to a registered agent's mailbox.
 
         The client receives messages as soon as it is made.
@@ -100,13 +102,15 @@ class ExchangeFactory(abc.ABC, Generic[ExchangeTransportT]):
     async def _agent_client(
         self,
         create: Callable[..., Coroutine[Any, Any, ExchangeTransportT]],
-        registration: AgentRegistration,
+        registration: AgentRegistration[AgentT],
         request_handler: RequestHandler,
         on_end: Callable[[Exception], None] | None,
-    ) -> AgentExchangeClient[Any, ExchangeTransportT]:
-        agent_id: AgentId[Any] = registration.agent_id
+    ) -> AgentExchangeClient[AgentT, ExchangeTransportT]:
+        agent_id = registration.agent_id
         transport = await create(mailbox_id=agent_id, registration=registration)
-        client: AgentExchangeClient[Any, ExchangeTransportT] = AgentExchangeClient(
+        if not getattr(transport, "leased", False):
+            await _check_mailbox(transport)
+        client = AgentExchangeClient(
             agent_id, transport, request_handler, config=self.config, on_end=on_end
         )
         client.start()
@@ -124,3 +128,12 @@ class ExchangeFactory(abc.ABC, Generic[ExchangeTransportT]):
         return UserExchangeClient(
             user_id, transport, start_listener=start_listener, config=self.config
         )
+
+
+async def _check_mailbox(transport: ExchangeTransport[Any]) -> None:
+    """Close a transport, and raise, when its mailbox is missing or terminated."""
+    try:
+        await transport.heartbeat_status(transport.mailbox_id)
+    except BaseException:
+        await transport.close()
+        raise

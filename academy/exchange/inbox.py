@@ -26,9 +26,13 @@ class Inbox(Generic[ItemT]):
         return len(self._items)
 
     @property
-    def ended(self) -> bool:
-        """Whether nothing more can be taken."""
-        return self._error is not None
+    def error(self) -> Exception | None:
+        """The error that the inbox was ended with, if it was."""
+        return self._error
+
+    def items(self) -> list[ItemT]:
+        """Return what was not taken yet; it stays."""
+        return list(self._items)
 
     def put(self, item: ItemT) -> None:
         """Append an item; after the end it is kept for `drain`."""

@@ -3,10 +3,28 @@
 from __future__ import annotations
 
 import uuid
+from dataclasses import dataclass
 
 from academy.identifier import EntityId
 from academy.message import Header
 from academy.stats import AgentStats
+
+
+@dataclass(slots=True)
+class Awaited:
+    """A request whose answer has not come.
+
+    Attributes:
+        header: Header of the request.
+        since: When it was sent, by a monotonic clock in seconds.
+        seq: Its number in the stream to its destination.
+        strikes: How many audits in a row found nobody who knows it.
+    """
+
+    header: Header
+    since: float = 0.0
+    seq: int = 0
+    strikes: int = 0
 
 
 class Ledger:
@@ -18,7 +36,7 @@ class Ledger:
 
     def __init__(self) -> None:
         self.open: dict[uuid.UUID, Header] = {}
-        self.awaited: dict[uuid.UUID, Header] = {}
+        self.awaited: dict[uuid.UUID, Awaited] = {}
         self.incoming = 0
         self.outgoing = 0
         self.completed = 0
@@ -36,11 +54,11 @@ class Ledger:
         self.open[header.tag] = header
         return True
 
-    def sending(self, header: Header) -> None:
+    def sending(self, header: Header, *, since: float = 0.0, seq: int = 0) -> None:
         """Enter a message that is about to be sent from here."""
         if header.kind == "request":
             self.outgoing += 1
-            self.awaited[header.tag] = header
+            self.awaited[header.tag] = Awaited(header, since, seq)
         elif self.open.pop(header.tag, None) is not None:
             self.completed += 1
 
@@ -50,7 +68,7 @@ class Ledger:
 
     def awaiting(self, uid: EntityId) -> list[Header]:
         """Return the requests to an entity whose answers have not come."""
-        return [h for h in self.awaited.values() if h.dest == uid]
+        return [a.header for a in self.awaited.values() if a.header.dest == uid]
 
     def stats(self, queued: int) -> AgentStats:
         """Return the counts, given how many messages wait in the queue."""

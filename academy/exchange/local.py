@@ -13,10 +13,11 @@ import threading
 import time
 import uuid
 from dataclasses import dataclass, field
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal
 
 from academy.exception import (
     BadEntityIdError,
+    ExchangeError,
     FencedError,
     ForbiddenError,
     MailboxTerminatedError,
@@ -31,14 +32,18 @@ from academy.exchange.transport import (
     agent_mro,
     class_name,
 )
-from academy.identifier import AgentId, EntityId, UserId
-from academy.message import AcademyErrorResponse, ErrorCode, Header, Message
-from academy.message import decode, encode
+from academy.identifier import AgentId, AgentT, EntityId, UserId
+from academy.message import (
+    AcademyErrorResponse,
+    ErrorCode,
+    Header,
+    Message,
+    decode,
+    encode,
+)
 from academy.serialize import NoPickleMixin, Segment, detach
 from academy.stats import AgentStats
 from academy.value import Value
-
-AgentT = TypeVar("AgentT")
 
 TERMINATION_GRACE = 1.0
 """Seconds that a terminated agent has to answer what it had taken already."""
@@ -97,18 +102,24 @@ class LocalExchangeState(NoPickleMixin):
             raise MailboxTerminatedError(e.uid, e.reason, "no")
         return mailbox
 
-    def bind(self, transport: LocalExchangeTransport) -> None:
-        """Make a transport the owner of its mailbox; the former owner is fenced."""
+    def bind(self, transport: LocalExchangeTransport) -> list[Header]:
+        """Make a transport the owner of its mailbox; the former owner is fenced.
+
+        Returns:
+            The requests that the former owner took and has not answered.
+        """
         with self.lock:
             mailbox = self.get(transport.mailbox_id)
+            unanswered = []
             if mailbox.owner is not None:
                 mailbox.owner.inbox.end(FencedError(mailbox.uid))
-                mailbox.waiting[:0] = mailbox.owner.inbox.drain()
+                unanswered = self.unbind(mailbox.owner)
             mailbox.owner = transport
             mailbox.last_alive = time.monotonic()
             for segments in mailbox.waiting:
                 transport.inbox.put(segments)
             mailbox.waiting.clear()
+            return unanswered
 
     def unbind(self, transport: LocalExchangeTransport) -> list[Header]:
         """Give back what a transport did not take.
@@ -121,6 +132,7 @@ class LocalExchangeState(NoPickleMixin):
             if mailbox.owner is not transport:
                 return []
             mailbox.owner = None
+            mailbox.last_alive = time.monotonic()
             mailbox.waiting[:0] = transport.inbox.drain()
             unanswered = list(mailbox.ledger.open.values())
             mailbox.ledger.open.clear()
@@ -180,7 +192,7 @@ class LocalExchangeTransport(ExchangeTransportMixin, NoPickleMixin):
         self._loop = asyncio.get_running_loop()
         self._closed = False
         self.inbox: Inbox[list[Segment]] = Inbox()
-        state.bind(self)
+        self._fail(state.bind(self), "another client took its mailbox over")
 
     @classmethod
     def new(
@@ -299,14 +311,15 @@ class LocalExchangeTransport(ExchangeTransportMixin, NoPickleMixin):
         if self._closed:
             return
         self._closed = True
-        for header in self._state.unbind(self):
-            lost = AcademyErrorResponse(
-                error_code=ErrorCode.PEER_LOST,
-                mailbox_id=self._mailbox_id,
-                detail="it stopped before it answered",
-            )
+        self._fail(self._state.unbind(self), "it stopped before it answered")
+        self.inbox.end(ExchangeError(f"{self} is closed."))
+
+    def _fail(self, unanswered: list[Header], detail: str) -> None:
+        lost = AcademyErrorResponse(
+            error_code=ErrorCode.PEER_LOST, mailbox_id=self._mailbox_id, detail=detail
+        )
+        for header in unanswered:
             self._respond(header, lost)
-        self.inbox.end(RuntimeError(f"{self} is closed."))
 
     def _terminate(self, uid: EntityId, reason: str | None) -> None:
         for header in self._state.terminate(uid, reason):
@@ -330,7 +343,9 @@ class LocalExchangeTransport(ExchangeTransportMixin, NoPickleMixin):
 
     def _respond(self, header: Header, body: AcademyErrorResponse) -> None:
         """Answer a request in the name of the mailbox it was for."""
-        response = Message(header=header.create_response_header(), body=body)
+        response: Message[AcademyErrorResponse] = Message(
+            header=header.create_response_header(), body=body
+        )
         with contextlib.suppress(BadEntityIdError, MailboxTerminatedError):
             self._state.put(header.src, encode(response))
 

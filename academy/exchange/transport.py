@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import enum
-import uuid
 from collections.abc import AsyncGenerator
+from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, runtime_checkable
 
 from academy.exception import BadEntityIdError, MailboxTerminatedError
-from academy.identifier import AgentId, EntityId
+from academy.identifier import AgentId, AgentT, EntityId
 from academy.message import Message
 from academy.stats import AgentStats
 
 if TYPE_CHECKING:
     from academy.exchange.factory import ExchangeFactory
-
-STALE_HEARTBEAT = 90.0
-"""Seconds without a heartbeat after which an entity counts as inactive, on exchanges
-that have no leases."""
 
 
 class MailboxStatus(enum.Enum):
@@ -34,24 +30,50 @@ class MailboxStatus(enum.Enum):
     """It is closed for good."""
 
 
-@runtime_checkable
-class AgentRegistration(Protocol):
-    """What an exchange returns for a registered agent, and needs to run it.
+@dataclass(frozen=True)
+class AgentInfo:
+    """What an exchange shows of an agent.
 
     Attributes:
         agent_id: Identifier of the agent.
-        exchange_type: Kind of exchange, such as `'hybrid'`.
+        agent_class: Qualified name of its class.
+        status: State of its mailbox.
+        host: Host of the process that runs it, if one does.
+        pid: That process.
+        queued: Messages that wait in its mailbox.
     """
 
     agent_id: AgentId[Any]
-    exchange_type: str
-
-
-AgentRegistrationT = TypeVar("AgentRegistrationT", bound=AgentRegistration)
+    agent_class: str
+    status: MailboxStatus
+    host: str | None
+    pid: int | None
+    queued: int
 
 
 @runtime_checkable
-class ExchangeTransport(Protocol):
+class AgentRegistration(Protocol[AgentT]):
+    """What an exchange returns for a registered agent, and needs to run it."""
+
+    @property
+    def agent_id(self) -> AgentId[AgentT]:
+        """Identifier of the agent."""
+        ...
+
+    @property
+    def exchange_type(self) -> str:
+        """Kind of exchange, such as `'hybrid'`."""
+        ...
+
+
+AgentRegistrationT = TypeVar("AgentRegistrationT", bound=AgentRegistration[Any])
+AgentRegistrationT_co = TypeVar(
+    "AgentRegistrationT_co", bound=AgentRegistration[Any], covariant=True
+)
+
+
+@runtime_checkable
+class ExchangeTransport(Protocol[AgentRegistrationT_co]):
     """Access of one mailbox to an exchange.
 
     A transport is bound to its mailbox: it sends in the mailbox's name and takes its
@@ -59,6 +81,13 @@ class ExchangeTransport(Protocol):
     the older one ends with `FencedError`. Transports belong to the event loop that
     made them. Derive implementations from `ExchangeTransportMixin`, which has the
     parts that are the same everywhere.
+
+    Clients use what a transport has beyond this protocol: `leased = True`, where the
+    exchange itself knows which processes live, so that no client sends heartbeats and
+    binding fails for mailboxes that are missing or terminated; `status(uid)`;
+    `register_agents(pairs)`; `fail(uid, reason)`, which terminates a mailbox and tells
+    those who wait for it why; and `forget(tag)`, called when nobody waits for the
+    answer to a request any more.
     """
 
     @property
@@ -94,7 +123,7 @@ class ExchangeTransport(Protocol):
 
     async def register_agent(
         self, agent: type[Any], *, name: str | None = None
-    ) -> AgentRegistration:
+    ) -> AgentRegistrationT_co:
         """Register a new agent with a mailbox of its own."""
         ...
 
@@ -138,15 +167,11 @@ class ExchangeTransport(Protocol):
         ...
 
 
-ExchangeTransportT = TypeVar("ExchangeTransportT", bound=ExchangeTransport)
+ExchangeTransportT = TypeVar("ExchangeTransportT", bound=ExchangeTransport[Any])
 
 
 class ExchangeTransportMixin:
-    """What all transports share: `async with`, text, and what can be derived."""
-
-    leased = False
-    """Whether the exchange itself knows which processes live. Where it does not,
-    clients send heartbeats."""
+    """What transports share: `async with`, text, and `listen` in terms of `_recv`."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -179,32 +204,25 @@ class ExchangeTransportMixin:
         """
         return await self._recv(timeout)  # type: ignore[attr-defined, no-any-return]
 
-    async def status(self, uid: EntityId) -> MailboxStatus:
-        """Return the state of a mailbox."""
-        try:
-            age = await self.heartbeat_status(uid)  # type: ignore[attr-defined]
-        except BadEntityIdError:
-            return MailboxStatus.MISSING
-        except MailboxTerminatedError:
-            return MailboxStatus.TERMINATED
-        live = age is not None and age < STALE_HEARTBEAT
-        return MailboxStatus.ACTIVE if live else MailboxStatus.INACTIVE
 
-    async def register_agents(
-        self, agents: list[tuple[type[Any], str | None]]
-    ) -> list[Any]:
-        """Register several agents, given as pairs of type and name, in order."""
-        return [
-            await self.register_agent(agent, name=name)  # type: ignore[attr-defined]
-            for agent, name in agents
-        ]
+async def derive_status(
+    transport: ExchangeTransport[Any], uid: EntityId, *, stale: float
+) -> MailboxStatus:
+    """Return the state of a mailbox on an exchange that knows only heartbeats.
 
-    async def fail(self, uid: EntityId, reason: str) -> None:
-        """Terminate a mailbox and tell those who wait for it why."""
-        await self.terminate(uid)  # type: ignore[attr-defined]
-
-    def forget(self, tag: uuid.UUID) -> None:
-        """Note that nobody waits for the answer to a request any more."""
+    Args:
+        transport: Any transport of the exchange.
+        uid: Whose mailbox.
+        stale: Seconds without a heartbeat after which an entity counts as inactive.
+    """
+    try:
+        age = await transport.heartbeat_status(uid)
+    except BadEntityIdError:
+        return MailboxStatus.MISSING
+    except MailboxTerminatedError:
+        return MailboxStatus.TERMINATED
+    live = age is not None and age < stale
+    return MailboxStatus.ACTIVE if live else MailboxStatus.INACTIVE
 
 
 def class_name(agent: type[Any] | str) -> str:

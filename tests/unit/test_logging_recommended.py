@@ -62,10 +62,11 @@ class TestInitLogging:
 
     def test_force(self, capsys: pytest.CaptureFixture[str]) -> None:
         root.addHandler(logging.NullHandler())
+        init_logging("DEBUG", force=True)
         init_logging("ERROR", force=True)
-        init_logging("INFO", force=True)
-        logger.info("one")
+        logger.error("one")
         assert len(root.handlers) == 1
+        assert root.level == logging.WARNING
         assert capsys.readouterr().out.count("one") == 1
 
     def test_bad_level_changes_nothing(self) -> None:

@@ -1,0 +1,304 @@
+"""The audit: no request waits for ever for an answer that will not come.
+
+Every request that has waited for a while is looked up: in the books of the server, and
+with whoever has taken it. What two looks in a row find lost is answered with a named
+error (PROTOCOL.md, section 2.6).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Mapping
+
+import msgspec
+
+from academy.exception import ExchangeError, Executed
+from academy.exchange.bound import BoundMailbox
+from academy.exchange.directory import Directory
+from academy.exchange.keys import base32_to_uuid, entity_key
+from academy.exchange.lease import LEASE
+from academy.exchange.ledger import Awaited
+from academy.exchange.mailbox import PROBE, REPORT, Entry
+from academy.exchange.router import Router, terminated
+from academy.exchange.stream import REQUESTS
+from academy.exchange.verdict import Verdict, judge
+from academy.identifier import AgentId, EntityId, UserId
+from academy.message import AcademyErrorResponse, ErrorCode
+from academy.stats import AgentStats
+
+logger = logging.getLogger(__name__)
+
+INTERVAL = 1.5
+"""Seconds between two looks at the same destination, and the age of a request at the
+first one."""
+PROBE_AGE = 10.0
+"""Age in seconds at which the owner is asked whether it still knows a request."""
+GRACE = 1.0
+"""Seconds that a terminated agent has to answer what it had taken already."""
+RECHECK = 0.3
+"""Seconds after which a suspicion is looked at again."""
+STATS_TIMEOUT = 5.0
+
+
+class _Probe(msgspec.Struct, array_like=True):
+    """Asks the owner of a mailbox what it knows."""
+
+    number: int
+    asker: str
+    asker_role: str
+    tags: list[bytes]
+
+
+class _Report(msgspec.Struct, array_like=True):
+    """What the owner of a mailbox knows: which tags, and its counts."""
+
+    number: int
+    known: list[bytes]
+    stats: tuple[int, int, int, int, int]
+
+
+class Auditor:
+    """Audits the requests of all mailboxes of a process.
+
+    Args:
+        directory: The directory.
+        router: Sends probes and reports.
+        boxes: The mailboxes bound in this process.
+    """
+
+    def __init__(
+        self,
+        directory: Directory,
+        router: Router,
+        boxes: Mapping[EntityId, BoundMailbox],
+    ) -> None:
+        self._directory = directory
+        self._router = router
+        self._boxes = boxes
+        self._loop = asyncio.get_running_loop()
+        self._due: dict[tuple[EntityId, EntityId], float] = {}
+        self._urgent = asyncio.Event()
+        self._trust_after = 0.0
+        self._number = 0
+        self._reports: dict[int, asyncio.Future[_Report]] = {}
+        self.settled = 0
+        """How many requests were answered with an error by the audit."""
+
+    async def run(self) -> None:
+        """Audit for ever."""
+        while True:
+            try:
+                await self._round()
+            except ExchangeError as e:
+                logger.debug("An audit was put off: %s", e)
+            try:
+                async with asyncio.timeout(RECHECK):
+                    await self._urgent.wait()
+            except TimeoutError:
+                pass
+            self._urgent.clear()
+
+    def distrust_leases(self) -> None:
+        """Do not judge by leases until all have had the time to be renewed."""
+        self._trust_after = self._loop.time() + LEASE
+
+    def look_at(self, key: str) -> None:
+        """Look soon at the requests to a mailbox, given by its key."""
+        for pair in self._pairs():
+            if entity_key(pair[1]) == key:
+                self._due[pair] = 0.0
+                self._urgent.set()
+
+    def look_at_all(self) -> None:
+        """Look soon at all requests."""
+        for pair in self._pairs():
+            self._due[pair] = 0.0
+        self._urgent.set()
+
+    def terminated(self, key: str, reason: str) -> None:
+        """Settle the requests to a terminated mailbox, after a grace."""
+        uid = base32_to_uuid(key)
+        for box in self._boxes.values():
+            for awaited in box.ledger.awaited.values():
+                dest = awaited.header.dest
+                if dest.uid == uid:
+                    self._loop.call_later(GRACE, self._expire, box, dest, reason)
+                    break
+
+    async def stats(self, uid: EntityId) -> AgentStats | None:
+        """Ask the owner of a mailbox for its counts; `None` if it does not answer."""
+        box = self._boxes.get(uid)
+        if box is not None:
+            return box.ledger.stats(len(box.inbox))
+        asker = next(iter(self._boxes.values()))
+        try:
+            report = await self._probe(asker, uid, [])
+        except (ExchangeError, TimeoutError):
+            return None
+        return AgentStats(*report.stats)
+
+    def heard(self, box: BoundMailbox, entry: Entry) -> None:
+        """Take a probe or a report; damaged ones are dropped."""
+        try:
+            if entry.kind == PROBE:
+                probe = msgspec.msgpack.decode(entry.head, type=_Probe)
+                self._answer(box, probe)
+            else:
+                report = msgspec.msgpack.decode(entry.head, type=_Report)
+                future = self._reports.pop(report.number, None)
+                if future is not None and not future.done():
+                    future.set_result(report)
+        except ValueError as e:
+            logger.warning("%s received a damaged control message: %s", box.uid, e)
+
+    def _pairs(self) -> set[tuple[EntityId, EntityId]]:
+        return {
+            (box.uid, awaited.header.dest)
+            for box in self._boxes.values()
+            for awaited in box.ledger.awaited.values()
+        }
+
+    async def _round(self) -> None:
+        now = self._loop.time()
+        work = []
+        due: dict[tuple[EntityId, EntityId], float] = {}
+        for box in list(self._boxes.values()):
+            for dest, requests in _by_destination(box).items():
+                pair = (box.uid, dest)
+                first = min(a.since for a in requests) + INTERVAL
+                due[pair] = self._due.get(pair, first)
+                if due[pair] <= now:
+                    due[pair] = now + INTERVAL
+                    work.append((box, dest, requests))
+        self._due = due
+        await asyncio.gather(*(self._audit(*item) for item in work))
+
+    async def _audit(
+        self, box: BoundMailbox, dest: EntityId, requests: list[Awaited]
+    ) -> None:
+        if dest in self._boxes:
+            self._audit_here(box, self._boxes[dest], requests)
+            return
+        stream = box.stream(dest, REQUESTS).name
+        books = await self._directory.audit(dest, stream)
+        trust = self._loop.time() > self._trust_after
+        aged = []
+        for awaited in requests:
+            verdict = judge(books, awaited.seq, trust_leases=trust)
+            if verdict in (Verdict.QUEUED, Verdict.TAKEN):
+                if self._loop.time() - awaited.since < PROBE_AGE:
+                    awaited.strikes = 0
+                elif verdict is Verdict.TAKEN:
+                    aged.append(awaited)
+            else:
+                self._suspect(box, awaited, verdict)
+        if aged:
+            self._due[box.uid, dest] = self._loop.time() + PROBE_AGE
+            await self._ask(box, dest, aged)
+
+    def _audit_here(
+        self, box: BoundMailbox, target: BoundMailbox, requests: list[Awaited]
+    ) -> None:
+        """Audit requests to a mailbox of this process."""
+        waiting = target.waiting_tags()
+        for awaited in requests:
+            tag = awaited.header.tag
+            if tag in target.ledger.open or tag in waiting or target.dirty:
+                awaited.strikes = 0
+            else:
+                self._suspect(box, awaited, Verdict.VANISHED)
+
+    async def _ask(
+        self, box: BoundMailbox, dest: EntityId, requests: list[Awaited]
+    ) -> None:
+        try:
+            report = await self._probe(
+                box, dest, [a.header.tag.bytes for a in requests]
+            )
+        except TimeoutError:
+            # Its lease lives, but its event loop does not answer: it is busy.
+            logger.debug("%s is alive but does not answer: stalled", dest)
+            return
+        known = set(report.known)
+        for awaited in requests:
+            if awaited.header.tag.bytes in known:
+                awaited.strikes = 0
+            else:
+                self._suspect(box, awaited, Verdict.VANISHED)
+
+    def _suspect(self, box: BoundMailbox, awaited: Awaited, verdict: Verdict) -> None:
+        """Count a bad sign; the second one in a row settles the request."""
+        header = awaited.header
+        if header.tag not in box.ledger.awaited:
+            return
+        awaited.strikes += 1
+        if awaited.strikes < 2:
+            pause = {Verdict.TERMINATED: GRACE, Verdict.VANISHED: 2 * INTERVAL}
+            due = self._loop.time() + pause.get(verdict, RECHECK)
+            self._due[box.uid, header.dest] = due
+            return
+        self.settled += 1
+        if verdict is Verdict.TERMINATED:
+            box.report(header, terminated(header.dest, "", "maybe"))
+        elif verdict is Verdict.PEER_LOST:
+            detail = "it ended before it answered"
+            box.report(header, _lost(ErrorCode.PEER_LOST, header.dest, detail))
+        else:
+            detail = "neither the queue nor the agent knows it"
+            box.report(header, _lost(ErrorCode.REQUEST_LOST, header.dest, detail))
+
+    def _expire(self, box: BoundMailbox, dest: EntityId, reason: str) -> None:
+        for header in box.ledger.awaiting(dest):
+            self.settled += 1
+            box.report(header, terminated(dest, reason, "maybe"))
+
+    async def _probe(
+        self, asker: BoundMailbox, dest: EntityId, tags: list[bytes]
+    ) -> _Report:
+        """Ask the owner of a mailbox; its answer comes to the asker's mailbox.
+
+        Raises:
+            TimeoutError: No answer came in time.
+            ExchangeError: The question could not be sent.
+        """
+        self._number += 1
+        number = self._number
+        future: asyncio.Future[_Report] = self._loop.create_future()
+        self._reports[number] = future
+        probe = _Probe(number, str(asker.uid.uid), asker.uid.role, tags)
+        try:
+            async with asyncio.timeout(STATS_TIMEOUT):
+                await self._router.control(dest, PROBE, msgspec.msgpack.encode(probe))
+                return await future
+        finally:
+            self._reports.pop(number, None)
+
+    def _answer(self, box: BoundMailbox, probe: _Probe) -> None:
+        waiting = box.waiting_tags()
+        tags = [uuid.UUID(bytes=t) for t in probe.tags if len(t) == 16]
+        known = [t.bytes for t in tags if t in box.ledger.open or t in waiting]
+        s = box.ledger.stats(len(box.inbox))
+        counts = (s.incoming, s.outgoing, s.completed, s.in_progress, s.queued)
+        report = msgspec.msgpack.encode(_Report(probe.number, known, counts))
+        self._router.control_soon(_asker(probe), REPORT, report)
+
+
+def _asker(probe: _Probe) -> EntityId:
+    uid = uuid.UUID(probe.asker)
+    return AgentId(uid=uid) if probe.asker_role == "agent" else UserId(uid=uid)
+
+
+def _by_destination(box: BoundMailbox) -> dict[EntityId, list[Awaited]]:
+    groups: dict[EntityId, list[Awaited]] = {}
+    for awaited in box.ledger.awaited.values():
+        groups.setdefault(awaited.header.dest, []).append(awaited)
+    return groups
+
+
+def _lost(code: ErrorCode, dest: EntityId, detail: str) -> AcademyErrorResponse:
+    executed: Executed = "maybe"
+    return AcademyErrorResponse(
+        error_code=code, mailbox_id=dest, executed=executed, detail=detail
+    )

@@ -1,0 +1,210 @@
+"""One mailbox that this process has bound."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from academy.exception import FencedError, MailboxTerminatedError
+from academy.exchange.inbox import Inbox
+from academy.exchange.keys import entity_key
+from academy.exchange.ledger import Ledger
+from academy.exchange.stream import REPLIES, REQUESTS, Received, SendStream
+from academy.identifier import EntityId
+from academy.message import AcademyErrorResponse, Header, Message
+from academy.serialize import Segment
+
+logger = logging.getLogger(__name__)
+
+LARGEST_TAKE = 64
+
+
+class Delivery(NamedTuple):
+    """A message in the inbox of a bound mailbox.
+
+    Attributes:
+        message: The message.
+        stream: Name of its stream; empty for what this process says itself.
+        seq: Its number there.
+        segments: The serialized message, to give it back.
+        local: Whether it never was in the queue on the server.
+    """
+
+    message: Message[Any]
+    stream: str = ""
+    seq: int = 0
+    segments: list[Segment] = []  # noqa: RUF012 - never changed
+    local: bool = False
+
+
+class BoundMailbox:
+    """State of one mailbox while this process owns it.
+
+    Messages are taken from the queue on the server only while the consumer waits for
+    one, and more at a time the longer it keeps up: what a slow consumer has not asked
+    for stays in the queue, where the next owner finds it.
+
+    Args:
+        uid: Whose mailbox.
+        mro: Class names of the agent.
+        inc: Incarnation of this binding.
+        received: What was taken before, per stream.
+        on_want: Called when the consumer waits and the queue may have messages.
+    """
+
+    def __init__(
+        self,
+        uid: EntityId,
+        mro: tuple[str, ...],
+        inc: int,
+        received: Received,
+        on_want: Callable[[BoundMailbox], None],
+    ) -> None:
+        self.uid = uid
+        self.key = entity_key(uid)
+        self.mro = mro
+        self.inc = inc
+        self.received = received
+        self.ledger = Ledger()
+        self.inbox: Inbox[Delivery] = Inbox()
+        self.after = {"r": "0-0", "q": "0-0"}
+        """Entries up to here have arrived from the two parts of the queue."""
+        self.batch = 1
+        """How many messages the next take asks for."""
+        self.dirty = True
+        """Whether the queue may have messages that have not arrived."""
+        self.taking = False
+        self._on_want = on_want
+        self._waiting = 0
+        self._streams: dict[tuple[uuid.UUID, int], SendStream] = {}
+        self._gates: dict[tuple[uuid.UUID, int], asyncio.Lock] = {}
+        self._barriers: list[tuple[str, int, asyncio.Future[None]]] = []
+
+    @property
+    def wanting(self) -> bool:
+        """Whether a take is due: the consumer waits and the queue may have some."""
+        return bool(self.dirty and self._waiting and not self.inbox and not self.ended)
+
+    @property
+    def ended(self) -> bool:
+        """Whether the mailbox was fenced, terminated, or given up."""
+        return self.inbox.error is not None
+
+    def check_open(self) -> None:
+        """Raise what ended the mailbox, if it has ended."""
+        if self.inbox.error is not None:
+            raise self.inbox.error
+
+    def destinations(self) -> set[uuid.UUID]:
+        """Return whom this mailbox has sent to."""
+        return {dest for dest, _ in self._streams}
+
+    def forget_streams(self, dest: uuid.UUID) -> None:
+        """Drop the streams to a mailbox that is closed for good."""
+        for lane in (REQUESTS, REPLIES):
+            self._streams.pop((dest, lane), None)
+            self._gates.pop((dest, lane), None)
+
+    def stream(self, dest: EntityId, lane: int) -> SendStream:
+        """Return the stream from this mailbox to another."""
+        stream = self._streams.get((dest.uid, lane))
+        if stream is None:
+            source = self.uid.role[0] + self.key
+            stream = SendStream(source, self.inc, lane)
+            self._streams[dest.uid, lane] = stream
+        return stream
+
+    def gate(self, dest: EntityId, lane: int) -> asyncio.Lock:
+        """Return the lock that keeps a stream in order while it waits for a path."""
+        return self._gates.setdefault((dest.uid, lane), asyncio.Lock())
+
+    def waiting_tags(self) -> set[uuid.UUID]:
+        """Return the tags of the messages that the consumer has not taken."""
+        return {d.message.tag for d in self.inbox.items()}
+
+    def accept(self, delivery: Delivery) -> None:
+        """Put a message into the inbox; the caller has checked its number."""
+        self.inbox.put(delivery)
+        self._open_barriers()
+
+    def report(self, header: Header, body: AcademyErrorResponse) -> None:
+        """Answer one of this mailbox's own requests with an error."""
+        response: Message[Any] = Message(
+            header=header.create_response_header(), body=body
+        )
+        self.inbox.put(Delivery(response))
+
+    def wake(self) -> None:
+        """Note that the queue may have messages."""
+        self.dirty = True
+        if self.wanting:
+            self._on_want(self)
+
+    async def recv(self, timeout: float | None) -> Message[Any]:
+        """Return the next message that is of use. Cancelling is safe."""
+        while True:
+            delivery = await self._next(timeout)
+            if delivery.stream:
+                self.received.consumed(delivery.stream, delivery.seq)
+            if self.ledger.took(delivery.message.header):
+                return delivery.message
+            logger.debug("%s dropped a response that nobody awaits", self.uid)
+
+    async def caught_up(self, stream: SendStream, timeout: float) -> bool:
+        """Wait until all of a stream that is in the queue has arrived here.
+
+        Returns:
+            Whether that happened within the timeout and the mailbox is still bound.
+        """
+        if self.has(stream):
+            return True
+        reached: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._barriers.append((stream.name, stream.relayed, reached))
+        self.wake()
+        await asyncio.wait([reached], timeout=timeout)
+        self._barriers = [b for b in self._barriers if b[2] is not reached]
+        return reached.done() and not self.ended
+
+    def has(self, stream: SendStream) -> bool:
+        """Return whether all of a stream that is in the queue has arrived here."""
+        return self.received.accepted(stream.name) >= stream.relayed
+
+    def fence(self) -> list[Delivery]:
+        """End the mailbox because a newer owner has it.
+
+        Returns:
+            What the consumer did not take.
+        """
+        return self._end(FencedError(self.uid))
+
+    def terminate(self, reason: str) -> list[Delivery]:
+        """End the mailbox because it is closed for good; returns as `fence` does."""
+        return self._end(MailboxTerminatedError(self.uid, reason or None))
+
+    def leave(self) -> list[Delivery]:
+        """End the mailbox because its transport is closed; returns as `fence` does."""
+        return self._end(RuntimeError(f"The transport of {self.uid} is closed."))
+
+    def _end(self, error: Exception) -> list[Delivery]:
+        self.inbox.end(error)
+        for _, _, reached in self._barriers:
+            if not reached.done():
+                reached.set_result(None)
+        return self.inbox.drain()
+
+    async def _next(self, timeout: float | None) -> Delivery:
+        self._waiting += 1
+        try:
+            if self.wanting:
+                self._on_want(self)
+            return await self.inbox.get(timeout)
+        finally:
+            self._waiting -= 1
+
+    def _open_barriers(self) -> None:
+        for name, seq, reached in self._barriers:
+            if not reached.done() and self.received.accepted(name) >= seq:
+                reached.set_result(None)

@@ -1,0 +1,252 @@
+"""The directory on the server: who exists, who owns which mailbox, and who is gone."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+from academy.exception import BadEntityIdError, ExchangeError, MailboxTerminatedError
+from academy.exchange.keys import base32_to_uuid, entity_key
+from academy.exchange.lease import LEASE
+from academy.exchange.server import Argument, Server
+from academy.exchange.stream import Mark, parse_marks
+from academy.exchange.transport import AgentInfo, MailboxStatus
+from academy.exchange.verdict import Books
+from academy.identifier import AgentId, EntityId
+
+DIRECTORY_TIMEOUT = 30.0
+"""Seconds for which directory operations wait for a server that is away."""
+
+_BATCH = 500
+
+
+class Record(NamedTuple):
+    """What the directory knows about a mailbox.
+
+    Attributes:
+        state: `'open'`, `'terminated'`, or `'missing'`.
+        live: Whether a live process has it bound.
+        age: Seconds since it was last known alive, if it ever was.
+        name: Name of the entity.
+        mro: Class names of the agent, nearest first.
+        waiting: Messages in its queue.
+        host: Host of the owner.
+        pid: Process of the owner.
+    """
+
+    state: str
+    live: bool
+    age: float | None
+    name: str | None
+    mro: tuple[str, ...]
+    waiting: int
+    host: str | None
+    pid: int | None
+
+    @property
+    def status(self) -> MailboxStatus:
+        """State of the mailbox, for users."""
+        if self.state == "terminated":
+            return MailboxStatus.TERMINATED
+        if self.state == "missing":
+            return MailboxStatus.MISSING
+        return MailboxStatus.ACTIVE if self.live else MailboxStatus.INACTIVE
+
+
+class Binding(NamedTuple):
+    """What a process gets with a mailbox.
+
+    Attributes:
+        inc: The new incarnation.
+        marks: How far the streams to the mailbox were taken.
+        mro: Class names of the agent, nearest first.
+    """
+
+    inc: int
+    marks: dict[str, Mark]
+    mro: tuple[str, ...]
+
+
+class Directory:
+    """Directory operations of one namespace.
+
+    All of them wait for a server that is away, up to 30 seconds, and then raise
+    `ServerUnavailableError`.
+    """
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+
+    async def register(
+        self, entities: Iterable[tuple[EntityId, Sequence[str]]]
+    ) -> None:
+        """Register mailboxes, given with the class names of agents."""
+        arguments: list[Argument] = []
+        for uid, mro in entities:
+            arguments += identity(uid, mro)
+        for start in range(0, len(arguments), 4 * _BATCH):
+            await self._call("register", *arguments[start : start + 4 * _BATCH])
+
+    async def bind(self, uid: EntityId, process: str) -> Binding:
+        """Make a process the owner of a mailbox; a former owner is told.
+
+        Raises:
+            BadEntityIdError: The mailbox is not registered.
+            MailboxTerminatedError: It is closed for good.
+        """
+        reply = await self._call("bind", entity_key(uid), process)
+        check_reply(uid, reply)
+        return Binding(int(reply[1]), parse_marks(reply[2]), _classes(reply[3]))
+
+    async def reassert(
+        self,
+        uid: EntityId,
+        mro: Sequence[str],
+        process: str,
+        inc: int,
+        marks: Iterable[tuple[str, Mark]],
+    ) -> str:
+        """Restore what the server may have lost about a mailbox of this process.
+
+        Returns:
+            `'ok'`, `'terminated'`, `'fenced'` or `'closed'`.
+        """
+        key, role, name, classes = identity(uid, mro)
+        pairs: list[Argument] = []
+        for stream, mark in marks:
+            pairs += [stream, str(mark)]
+        reply = await self._call(
+            "reassert", key, process, inc, role, name, classes, *pairs
+        )
+        outcome: str = reply[0].decode()
+        return outcome
+
+    async def terminate(self, uid: EntityId, reason: str) -> list[tuple[bytes, bool]]:
+        """Close a mailbox for good.
+
+        Returns:
+            The heads of what waited in it, each with whether it may have been
+            executed.
+        """
+        reply = await self._call("terminate", entity_key(uid), reason[:500])
+        if reply[0] != b"ok":
+            return []
+        return [(head, executed == b"maybe") for head, executed in reply[1]]
+
+    async def lookup(self, uids: Sequence[EntityId]) -> list[Record]:
+        """Return what is known about mailboxes, in the same order."""
+        records: list[Record] = []
+        for start in range(0, len(uids), _BATCH):
+            batch = uids[start : start + _BATCH]
+            reply = await self._call("resolve", *map(entity_key, batch))
+            records += map(_record, reply)
+        return records
+
+    async def discover(
+        self, class_name: str, *, allow_subclasses: bool
+    ) -> list[AgentId[Any]]:
+        """Return the agents of a class that are not terminated."""
+        reply = await self._call("discover", class_name, int(allow_subclasses))
+        found: list[AgentId[Any]] = []
+        for key, name in reply:
+            try:
+                uid = base32_to_uuid(key.decode())
+            except ValueError:
+                continue
+            found.append(AgentId(uid=uid, name=name.decode() or None))
+        return found
+
+    async def audit(self, uid: EntityId, stream: str) -> Books:
+        """Return what is known about a destination and one stream to it."""
+        reply = await self._call("audit", entity_key(uid), stream)
+        if reply[0] == b"terminated":
+            return Books("terminated", 0, False, 0, Mark())
+        appended, seq, inc, base = reply[4]
+        mark = Mark(int(seq), int(inc), int(base))
+        return Books(
+            reply[0].decode(), int(reply[1]), bool(reply[2]), int(appended), mark
+        )
+
+    async def beat(self, uid: EntityId) -> None:
+        """Note that a mailbox is alive now."""
+        await self._call("beat", entity_key(uid))
+
+    async def _call(self, name: str, *arguments: Argument) -> Any:
+        return await self._server.call(name, *arguments, timeout=DIRECTORY_TIMEOUT)
+
+
+def identity(uid: EntityId, mro: Sequence[str]) -> tuple[str, str, str, str]:
+    """Return how the directory describes an entity: key, role, name, classes."""
+    return entity_key(uid), uid.role, uid.name or "", "\n".join(mro)
+
+
+def info(uid: AgentId[Any], record: Record) -> AgentInfo:
+    """Return what people want to see of an agent."""
+    return AgentInfo(
+        agent_id=AgentId(uid=uid.uid, name=uid.name or record.name),
+        agent_class=record.mro[0] if record.mro else "",
+        status=record.status,
+        host=record.host,
+        pid=record.pid,
+        queued=record.waiting,
+    )
+
+
+def check_reply(uid: EntityId, reply: Sequence[Any]) -> None:
+    """Raise what a script refused a mailbox operation for.
+
+    Raises:
+        BadEntityIdError: The mailbox is not registered.
+        MailboxTerminatedError: It is closed for good.
+    """
+    outcome = reply[0]
+    if outcome == b"missing":
+        raise BadEntityIdError(uid)
+    if outcome == b"terminated":
+        reason = reply[1].decode("utf-8", "replace") or None
+        raise MailboxTerminatedError(uid, reason, "no")
+    if outcome != b"ok":
+        raise ExchangeError(f"The directory refused {uid}: {outcome!r}.")
+
+
+def process_value(host: str, pid: int, version: str) -> bytes:
+    """Return what a process tells about itself in its lease."""
+    return json.dumps({"host": host, "pid": pid, "version": version}).encode()
+
+
+def new_process_id() -> str:
+    """Return 128 random bits that name this process, as hexadecimal text."""
+    return uuid.uuid4().hex
+
+
+def _record(fields: Sequence[Any]) -> Record:
+    state, _, _, lease_left, beat_age, _, name, mro, waiting, lease = fields
+    live = int(lease_left) > 0
+    ages = [LEASE - int(lease_left) / 1000] if live else []
+    if int(beat_age) >= 0:
+        ages.append(int(beat_age) / 1e6)
+    process = _process(lease)
+    return Record(
+        state=state.decode(),
+        live=live,
+        age=max(0.0, min(ages)) if ages else None,
+        name=name.decode("utf-8", "replace") or None,
+        mro=_classes(mro),
+        waiting=int(waiting),
+        host=process.get("host"),
+        pid=process.get("pid"),
+    )
+
+
+def _process(lease: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(lease or b"{}")
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _classes(text: bytes) -> tuple[str, ...]:
+    return tuple(text.decode("utf-8", "replace").split("\n")) if text else ()

@@ -1,0 +1,305 @@
+"""The engine of one process and event loop: all its mailboxes over few connections.
+
+Redis and hybrid exchange share it. It binds mailboxes, takes messages for them, hears
+the news of the directory, and restores what a restarted server has lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import platform
+
+from academy import __version__
+from academy.exception import (
+    ExchangeError,
+    FencedError,
+    IncompatibleNetworkProtocolError,
+    MailboxTerminatedError,
+)
+from academy.exchange.audit import Auditor
+from academy.exchange.bound import BoundMailbox, Delivery
+from academy.exchange.directory import Directory, new_process_id, process_value
+from academy.exchange.keys import Keys, base32_to_uuid, entity_key
+from academy.exchange.lease import Lease
+from academy.exchange.mailbox import PROBE, REPORT, Entry
+from academy.exchange.queues import NotRegisteredError, Queues
+from academy.exchange.router import Router, terminated
+from academy.exchange.secret import (
+    NamespaceSecret,
+    new_secret,
+    secret_from_environment,
+)
+from academy.exchange.server import RedisConnectionInfo, Server, ServerUnavailableError
+from academy.exchange.stream import Offer, Received
+from academy.exchange.wake import News, WakeReader
+from academy.identifier import EntityId
+from academy.message import AcademyErrorResponse, ErrorCode, decode
+from academy.task import Tasks
+
+logger = logging.getLogger(__name__)
+
+CLOSE_TIMEOUT = 2.0
+"""Seconds that each step of closing may wait for a server that is away."""
+
+
+class Engine:
+    """All mailboxes of one process and event loop in one namespace.
+
+    Transports get it from `academy.exchange.engines.acquire`.
+
+    Args:
+        info: The server.
+        namespace: The namespace.
+    """
+
+    def __init__(self, info: RedisConnectionInfo, namespace: str) -> None:
+        keys = Keys(namespace)
+        self.process = new_process_id()
+        self._keys = keys
+        self.server = Server(info, keys.prefix)
+        self.directory = Directory(self.server)
+        self._secrets: list[NamespaceSecret] = []
+        self.queues = Queues(self.server, self.process, self._secrets)
+        self.boxes: dict[EntityId, BoundMailbox] = {}
+        self._by_key: dict[str, BoundMailbox] = {}
+        self._tasks = Tasks("exchange-engine")
+        self.router = Router(self.process, self.queues, self.boxes, self._restore)
+        self.auditor = Auditor(self.directory, self.router, self.boxes)
+        self._reader = WakeReader(info, keys.wake(self.process))
+        value = process_value(platform.node(), os.getpid(), __version__)
+        self._lease = Lease(info, keys.prefix, self.process, value, self._lease_lost)
+        self._restoring: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        """Connect, and start to hear.
+
+        Raises:
+            redis.exceptions.ConnectionError: The server cannot be reached, or refuses
+                the login.
+            IncompatibleServerError: The server is too old.
+        """
+        try:
+            await self.server.open()
+            await self._find_secret()
+            await self._lease.open()
+        except BaseException:
+            await self.server.close()
+            await self._reader.close()
+            raise
+        self._tasks.spawn(self._hear(), name="exchange-news")
+        self._tasks.spawn(self.auditor.run(), name="exchange-audit")
+
+    async def close(self) -> None:
+        """Give up the lease and close the connections, within seconds."""
+        await self._tasks.cancel()
+        await self.router.close()
+        await self._lease.close()
+        with contextlib.suppress(ExchangeError):
+            await self.server.call("leave", self.process, timeout=0.5)
+        await self._reader.close()
+        await self.server.close()
+
+    # Mailboxes
+
+    async def bind(self, uid: EntityId) -> BoundMailbox:
+        """Bind a mailbox; a former owner, here or elsewhere, is fenced.
+
+        Raises:
+            BadEntityIdError: It is not registered.
+            MailboxTerminatedError: It is closed for good.
+            ServerUnavailableError: The server was away for too long.
+        """
+        inc, marks, mro = await self.directory.bind(uid, self.process)
+        box = BoundMailbox(uid, mro, inc, Received(inc, marks), self._want)
+        former = self.boxes.get(uid)
+        self.boxes[uid] = box
+        self._by_key[box.key] = box
+        if former is not None:
+            self._hand_over(former, box)
+        return box
+
+    async def unbind(self, box: BoundMailbox) -> None:
+        """Give a mailbox up; what was not taken stays in its queue.
+
+        Callers of requests that were taken and not answered are told so.
+        """
+        owned = self._drop(box)
+        untaken = box.leave()
+        if not owned:
+            return
+        lost = AcademyErrorResponse(
+            error_code=ErrorCode.PEER_LOST,
+            mailbox_id=box.uid,
+            detail="it stopped before it answered",
+        )
+        for header in list(box.ledger.open.values()):
+            self.router.respond_soon(header, lost)
+        await self.router.flush(CLOSE_TIMEOUT)
+        try:
+            await self.queues.give_back(box, untaken, timeout=CLOSE_TIMEOUT)
+        except ExchangeError as e:
+            logger.warning("%s could not be closed cleanly: %s", box.uid, e)
+
+    async def terminate(self, uid: EntityId, reason: str = "") -> None:
+        """Close a mailbox for good and answer the requests that wait in it."""
+        waiting = await self.directory.terminate(uid, reason)
+        for head, maybe in waiting:
+            with contextlib.suppress(ValueError, IncompatibleNetworkProtocolError):
+                header = decode([head]).header
+                body = terminated(uid, reason, "maybe" if maybe else "no")
+                self.router.respond_soon(header, body)
+        self._mailbox_gone(entity_key(uid), reason)
+        await self.router.flush(CLOSE_TIMEOUT)
+
+    # Taking
+
+    def _want(self, box: BoundMailbox) -> None:
+        if not box.taking:
+            box.taking = True
+            self._tasks.spawn(self._take(box), name=f"take-{box.uid}")
+
+    async def _take(self, box: BoundMailbox) -> None:
+        try:
+            while box.wanting:
+                box.dirty = False
+                for entry in await self.queues.take(box):
+                    self._receive(box, entry)
+        except FencedError:
+            self._fenced(box)
+        except MailboxTerminatedError as e:
+            self._mailbox_gone(box.key, e.reason or "")
+        except NotRegisteredError:
+            box.dirty = True
+            self._restore()
+        except ServerUnavailableError:
+            # When the server is back, the reader reports a gap and this box is woken.
+            box.dirty = True
+        finally:
+            box.taking = False
+
+    def _receive(self, box: BoundMailbox, entry: Entry) -> None:
+        offer = box.received.offer(entry.stream, entry.seq)
+        if entry.kind in (PROBE, REPORT):
+            if offer is Offer.NEW:
+                box.received.consumed(entry.stream, entry.seq)
+                self.auditor.heard(box, entry)
+            return
+        try:
+            segments = entry.segments()
+            message = decode(segments)
+        except IncompatibleNetworkProtocolError as e:
+            logger.warning("%s received a message it cannot read: %s", box.uid, e)
+            self.queues.refuse(box.uid)
+            return
+        except ValueError:
+            self.queues.refuse(box.uid)
+            return
+        if offer is Offer.NEW:
+            box.accept(Delivery(message, entry.stream, entry.seq, segments))
+        elif offer is Offer.FORMER and message.is_request():
+            lost = AcademyErrorResponse(
+                error_code=ErrorCode.PEER_LOST,
+                mailbox_id=box.uid,
+                detail="the process that had taken the request is gone",
+            )
+            self.router.respond_soon(message.header, lost)
+
+    # News
+
+    async def _hear(self) -> None:
+        async for news in self._reader.news():
+            for item in news:
+                self._on_news(item)
+
+    def _on_news(self, news: News) -> None:
+        box = self._by_key.get(news.entity)
+        if news.kind == "m" and box is not None:
+            box.wake()
+        elif news.kind == "f" and box is not None and news.inc > box.inc:
+            self._fenced(box)
+        elif news.kind == "g":
+            self._mailbox_gone(news.entity, news.text)
+        elif news.kind in ("b", "c"):
+            self.auditor.look_at(news.entity)
+        elif news.kind == "gap":
+            self._restore()
+
+    def _fenced(self, box: BoundMailbox) -> None:
+        """A newer owner elsewhere: what it has not seen goes into the queue."""
+        self._drop(box)
+        for delivery in box.fence():
+            if delivery.local:
+                self.router.resend_soon(box.uid, delivery)
+
+    def _hand_over(self, former: BoundMailbox, box: BoundMailbox) -> None:
+        """A newer owner here: it gets what the former one did not take."""
+        for delivery in former.fence():
+            if delivery.stream:
+                box.received.offer(delivery.stream, delivery.seq)
+            box.accept(delivery)
+
+    def _mailbox_gone(self, key: str, reason: str) -> None:
+        box = self._by_key.get(key)
+        if box is not None:
+            self._drop(box)
+            for delivery in box.terminate(reason):
+                if delivery.message.is_request():
+                    body = terminated(box.uid, reason, "no")
+                    self.router.respond_soon(delivery.message.header, body)
+        self.auditor.terminated(key, reason)
+        self.router.forget_dest(base32_to_uuid(key))
+
+    def _drop(self, box: BoundMailbox) -> bool:
+        """Forget a box; return whether it was the current one of its mailbox."""
+        if self.boxes.get(box.uid) is not box:
+            return False
+        del self.boxes[box.uid]
+        del self._by_key[box.key]
+        self.router.forget_source(box)
+        return True
+
+    # Recovery
+
+    def _lease_lost(self) -> None:
+        logger.warning("The lease of this process was lost; checking its mailboxes")
+        self._restore()
+
+    def _restore(self) -> None:
+        """Repair the directory after the server was away or has lost data."""
+        self.auditor.distrust_leases()
+        if self._restoring is None or self._restoring.done():
+            self._restoring = self._tasks.spawn(
+                self._restore_all(), name="exchange-restore"
+            )
+
+    async def _restore_all(self) -> None:
+        try:
+            await self._find_secret()
+            await asyncio.gather(*map(self._reassert, list(self.boxes.values())))
+        except ExchangeError as e:
+            logger.warning("The directory could not be restored: %s", e)
+        for box in list(self.boxes.values()):
+            box.wake()
+        self.auditor.look_at_all()
+
+    async def _reassert(self, box: BoundMailbox) -> None:
+        outcome = await self.directory.reassert(
+            box.uid, box.mro, self.process, box.inc, box.received.held()
+        )
+        if outcome == "fenced":
+            self._fenced(box)
+        elif outcome == "terminated":
+            self._mailbox_gone(box.key, "")
+
+    async def _find_secret(self) -> None:
+        """Agree with the others on the namespace's secret; older ones stay valid."""
+        found = secret_from_environment()
+        if found is None:
+            candidate = self._secrets[0] if self._secrets else new_secret()
+            stored = await self.server.call("secret", candidate.stored(), timeout=10.0)
+            found = NamespaceSecret(stored)
+        if found not in self._secrets:
+            self._secrets.insert(0, found)

@@ -1,0 +1,281 @@
+"""The hybrid exchange: direct where peers can reach each other, queues elsewhere.
+
+The queues are on a Redis or Valkey server, which also keeps the directory.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import socket
+import uuid
+from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Generic, Literal, Self, TypeVar
+
+import redis.asyncio
+
+from academy.exchange.client_config import ExchangeClientConfig
+from academy.exchange.factory import ExchangeFactory
+from academy.exchange.keys import base32_to_uuid, check_namespace, uuid_to_base32
+from academy.exchange.ports import PortPool, release_port, reserve_port
+from academy.exchange.relay import RelayTransport
+from academy.exchange.server import (
+    RedisConnectionInfo,
+    async_client,
+    parse_url,
+    redacted,
+)
+from academy.identifier import AgentId, EntityId, UserId
+from academy.socket import interface_addresses
+from academy.value import Value
+
+__all__ = [
+    "HybridAgentRegistration",
+    "HybridExchangeFactory",
+    "HybridExchangeTransport",
+    "_RedisConnectionInfo",
+    "base32_to_uuid",
+    "uuid_to_base32",
+]
+
+AgentT = TypeVar("AgentT")
+
+_RedisConnectionInfo = RedisConnectionInfo
+
+URL_VARIABLE = "ACADEMY_REDIS_URL"
+
+
+@dataclass
+class HybridAgentRegistration(Value, Generic[AgentT]):
+    """Registration of an agent with a hybrid exchange.
+
+    Attributes:
+        agent_id: Identifier of the agent.
+        exchange_type: Always `'hybrid'`.
+    """
+
+    agent_id: AgentId[AgentT]
+    exchange_type: Literal["hybrid"] = field(default="hybrid", repr=False)
+
+
+class HybridExchangeTransport(RelayTransport):
+    """Transport of one mailbox of a hybrid exchange. Made by `new`.
+
+    Args:
+        mailbox_id: The mailbox.
+        redis_client: A client of the server; the transport owns it.
+        redis_info: The server.
+        namespace: Namespace of the keys.
+        host: Address under which peers can reach this host.
+        port: Port that is set aside for this mailbox; 0 for none.
+        interface: Network interface that peers are to use.
+    """
+
+    registration_type = HybridAgentRegistration
+
+    def __init__(
+        self,
+        mailbox_id: EntityId,
+        redis_client: redis.asyncio.Redis,
+        *,
+        redis_info: RedisConnectionInfo,
+        namespace: str,
+        host: str,
+        port: int,
+        interface: str | None = None,
+    ) -> None:
+        super().__init__(mailbox_id, redis_info, namespace)
+        self._redis_client = redis_client
+        self._host = host
+        self._port = port
+        self._interface = interface
+        self._held: socket.socket | None = None
+        self._ports: PortPool | None = None
+
+    @classmethod
+    async def new(
+        cls,
+        *,
+        namespace: str,
+        redis_info: RedisConnectionInfo,
+        interface: str | None = None,
+        mailbox_id: EntityId | None = None,
+        name: str | None = None,
+        port: int | None = None,
+    ) -> Self:
+        """Return a transport bound to a mailbox.
+
+        Args:
+            namespace: Namespace of the keys.
+            redis_info: The server.
+            interface: Network interface, by name or address, that peers are to use;
+                `None` for the address of the local host's name.
+            mailbox_id: The mailbox; `None` registers a new user.
+            name: Name of the new user.
+            port: Port to set aside for this mailbox; `None` for none.
+
+        Raises:
+            redis.exceptions.ConnectionError: The server cannot be reached.
+            BadEntityIdError: The mailbox is not registered.
+            MailboxTerminatedError: It is closed for good.
+            ValueError: There is no such interface, or the port is none.
+            OSError: Another process has the port.
+        """
+        host = _host(interface)
+        held = None if port is None else reserve_port(port)
+        transport = cls(
+            mailbox_id or UserId.new(name=name),
+            async_client(redis_info, timeout=5.0),
+            redis_info=redis_info,
+            namespace=namespace,
+            host=host,
+            port=port or 0,
+            interface=interface,
+        )
+        transport._held = held
+        try:
+            await transport.open(register=mailbox_id is None)
+        except BaseException:
+            await transport.close()
+            raise
+        return transport
+
+    def factory(self) -> HybridExchangeFactory:
+        """Return a factory that makes clients of the same exchange."""
+        host, port, kwargs = self._redis_info
+        factory = HybridExchangeFactory(
+            host,
+            port,
+            redis_kwargs=kwargs,
+            interface=self._interface,
+            namespace=self._namespace,
+        )
+        factory.ports = self._ports
+        return factory
+
+    async def close(self) -> None:
+        """Stop receiving; unread messages stay in the mailbox. Idempotent."""
+        try:
+            await super().close()
+        finally:
+            await self._redis_client.aclose()
+            if self._held is not None:
+                self._held.close()
+                self._held = None
+            release_port(self._port)
+
+
+class HybridExchangeFactory(ExchangeFactory[HybridExchangeTransport]):
+    """Makes clients of a hybrid exchange.
+
+    Args:
+        redis_host: Host of the Redis or Valkey server, version 7 or newer.
+        redis_port: Its port.
+        redis_kwargs: Further arguments of `redis.asyncio.Redis`, such as `password`.
+        interface: Network interface, by name or address, that peers are to use;
+            `None` for the address of the local host's name.
+        namespace: Namespace of the keys; clients reach those of the same namespace.
+            `None` makes a random one.
+        ports: Ports to give to the clients of this process, one each. When they run
+            out, `create_*_client()` raises `StopIteration`.
+        config: Configuration of the clients.
+
+    Raises:
+        ValueError: The namespace cannot be used in keys, or one of the ports is none.
+    """
+
+    def __init__(
+        self,
+        redis_host: str,
+        redis_port: int,
+        *,
+        redis_kwargs: dict[str, Any] | None = None,
+        interface: str | None = None,
+        namespace: str | None = "default",
+        ports: Iterable[int] | None = None,
+        config: ExchangeClientConfig | None = None,
+    ) -> None:
+        super().__init__(config)
+        if namespace is None:
+            namespace = f"academy-{uuid.uuid4().hex}"
+        self.namespace = check_namespace(namespace)
+        self.redis_info = RedisConnectionInfo(
+            redis_host, redis_port, dict(redis_kwargs or {})
+        )
+        self.interface = interface
+        self.ports = None if ports is None else PortPool(ports)
+
+    @classmethod
+    def from_url(cls, url: str | None = None, **options: Any) -> Self:
+        """Return a factory for a server given by a URL.
+
+        Args:
+            url: Such as `redis://:password@host:6379/0`, or `rediss://...` for TLS;
+                `None` for the environment variable `ACADEMY_REDIS_URL`.
+            **options: Further arguments of the factory.
+
+        Raises:
+            ValueError: It is no such URL, or none is given.
+        """
+        url = url or os.environ.get(URL_VARIABLE)
+        if not url:
+            raise ValueError(
+                f"No server is named. Give a URL or set {URL_VARIABLE}; `academy "
+                "server` starts a server and prints its URL."
+            )
+        host, port, kwargs = parse_url(url)
+        kwargs |= options.pop("redis_kwargs", None) or {}
+        return cls(host, port, redis_kwargs=kwargs, **options)
+
+    def __repr__(self) -> str:
+        host, port, kwargs = self.redis_info
+        return (
+            f"{type(self).__name__}({host!r}, {port}, redis_kwargs={redacted(kwargs)}, "
+            f"interface={self.interface!r}, namespace={self.namespace!r}, "
+            f"ports={self.ports!r})"
+        )
+
+    def _prepare(self) -> Callable[..., Coroutine[Any, Any, HybridExchangeTransport]]:
+        port = None if self.ports is None else self.ports.take()
+        return functools.partial(self._create_on_port, port)
+
+    async def _create_transport(
+        self,
+        mailbox_id: EntityId | None = None,
+        *,
+        name: str | None = None,
+        registration: HybridAgentRegistration[Any] | None = None,
+    ) -> HybridExchangeTransport:
+        return await self._prepare()(mailbox_id, name=name, registration=registration)
+
+    async def _create_on_port(
+        self,
+        port: int | None,
+        mailbox_id: EntityId | None = None,
+        *,
+        name: str | None = None,
+        registration: HybridAgentRegistration[Any] | None = None,
+    ) -> HybridExchangeTransport:
+        try:
+            transport = await HybridExchangeTransport.new(
+                namespace=self.namespace,
+                redis_info=self.redis_info,
+                interface=self.interface,
+                mailbox_id=mailbox_id,
+                name=name,
+                port=port,
+            )
+        except BaseException:
+            if port is not None:
+                release_port(port)
+            raise
+        transport._ports = self.ports
+        return transport
+
+
+def _host(interface: str | None) -> str:
+    """Return an address of this host, that of an interface if one is given."""
+    if interface is not None:
+        return interface_addresses(interface)[0]
+    return socket.gethostname()

@@ -1,0 +1,108 @@
+"""The lease that shows others that a process lives."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable
+
+from redis.exceptions import RedisError
+
+from academy.exchange.server import RedisConnectionInfo, script, sync_client
+
+logger = logging.getLogger(__name__)
+
+LEASE = 10.0
+"""Seconds after its last renewal at which a process counts as gone."""
+RENEWAL = 2.5
+"""Seconds between two renewals."""
+RETRY = 0.25
+"""Seconds between two attempts when the server does not answer."""
+
+
+class Lease:
+    """Renews a process's lease from a thread of its own.
+
+    A thread, because an event loop that is blocked by an agent's computation is alive
+    nevertheless. It ends with `close`, or when the event loop has been closed.
+
+    Args:
+        info: The server.
+        prefix: Key prefix of the namespace.
+        process: Identifier of the process.
+        value: What others may read about the process.
+        on_lost: Called in the event loop when the lease had lapsed or was deleted,
+            so that the server may have lost more.
+    """
+
+    def __init__(
+        self,
+        info: RedisConnectionInfo,
+        prefix: str,
+        process: str,
+        value: bytes,
+        on_lost: Callable[[], None],
+    ) -> None:
+        self._client = sync_client(info, timeout=3.0)
+        self._prefix = prefix
+        self._process = process
+        self._value = value
+        self._on_lost = on_lost
+        self._loop = asyncio.get_running_loop()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(
+            target=self._run, name="academy-lease", daemon=True
+        )
+
+    async def open(self) -> None:
+        """Take the lease and start to renew it.
+
+        Raises:
+            redis.exceptions.RedisError: The server did not answer.
+        """
+        await asyncio.to_thread(self._renew)
+        self._thread.start()
+
+    async def close(self) -> None:
+        """Stop renewing. The lease itself is given up by the caller. Idempotent."""
+        self._stop.set()
+        if self._thread.is_alive():
+            await asyncio.to_thread(self._thread.join, 0.5)
+
+    def _run(self) -> None:
+        pause = RENEWAL
+        while not self._stop.wait(pause):
+            if self._loop.is_closed():
+                break
+            try:
+                had = self._renew()
+                pause = RENEWAL
+            except (RedisError, OSError) as e:
+                logger.debug("The lease could not be renewed: %s", e)
+                pause = RETRY
+                continue
+            if not had:
+                self._report()
+        self._client.close()
+
+    def _renew(self) -> bool:
+        """Renew, and return whether the lease was still there."""
+        key = f"{self._prefix}secret"
+        milliseconds = int(LEASE * 1000)
+        reply = self._client.eval(
+            script("renew"),
+            1,
+            key,
+            self._prefix,
+            self._process,
+            str(milliseconds),
+            self._value,
+        )
+        return bool(reply)
+
+    def _report(self) -> None:
+        try:
+            self._loop.call_soon_threadsafe(self._on_lost)
+        except RuntimeError:
+            logger.debug("The event loop closed while the lease was renewed")

@@ -1,0 +1,60 @@
+"""The requests of one client that wait for their responses."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from typing import Any
+
+from academy.exception import ExchangeError
+from academy.identifier import EntityId
+from academy.message import Message
+
+Answer = asyncio.Future[Message[Any]]
+"""Gets the response to a request, or the error that takes its place."""
+
+
+class Pending:
+    """Requests that wait, by their tags. Belongs to one event loop."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[uuid.UUID, tuple[EntityId, Answer]] = {}
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def add(self, request: Message[Any]) -> Answer:
+        """Enter a request.
+
+        Raises:
+            ExchangeError: A request with that tag waits already.
+        """
+        if request.tag in self._waiting:
+            raise ExchangeError(
+                f"A request to {request.dest} with the tag {request.tag} waits for "
+                "its response already. Make a new message for each request."
+            )
+        answer: Answer = asyncio.get_running_loop().create_future()
+        self._waiting[request.tag] = request.dest, answer
+        return answer
+
+    def remove(self, tag: uuid.UUID) -> None:
+        """Forget a request: a response that comes later is dropped."""
+        _, answer = self._waiting.pop(tag)
+        if not answer.cancel() and not answer.cancelled():
+            answer.exception()  # asyncio complains of errors that nobody looked at
+
+    def resolve(self, response: Message[Any]) -> None:
+        """Hand out a response. One that nobody waits for (any more) is dropped."""
+        _, answer = self._waiting.get(response.tag, (None, None))
+        if answer is not None and not answer.done():
+            answer.set_result(response)
+
+    def fail(self, error: Exception, uid: EntityId | None = None) -> list[uuid.UUID]:
+        """Fail the requests to an entity, or all, and return their tags."""
+        failed = []
+        for tag, (dest, answer) in self._waiting.items():
+            if uid in (None, dest) and not answer.done():
+                answer.set_exception(error)
+                failed.append(tag)
+        return failed

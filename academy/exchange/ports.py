@@ -1,0 +1,107 @@
+"""Ports that a user has set aside for the clients of a process."""
+
+from __future__ import annotations
+
+import pickle
+import socket
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+_lock = threading.Lock()
+_in_use: set[int] = set()
+
+
+def check_port(port: Any) -> int:
+    """Return the port if it is one.
+
+    Raises:
+        ValueError: It is no integer from 1 to 65535.
+    """
+    if not isinstance(port, int) or isinstance(port, bool) or not 1 <= port <= 65535:
+        raise ValueError(f"Not a port: {port!r}. Ports are integers from 1 to 65535.")
+    return port
+
+
+class PortPool:
+    """Gives each client of a process a port of its own, and takes it back.
+
+    A port that any pool of this process has given out is not given out again until it
+    is released, so copies of one pool do not collide.
+
+    Args:
+        ports: The ports; a generator is read as needed.
+
+    Raises:
+        ValueError: One of them is no port (for a generator, when it is drawn).
+    """
+
+    def __init__(self, ports: Iterable[int]) -> None:
+        self._source = ports
+        self._drawn: list[int] = []
+        self._rest: Iterator[int] = iter(ports)
+        if isinstance(ports, Sequence):
+            for port in ports:
+                check_port(port)
+
+    def __repr__(self) -> str:
+        return f"{self._source!r}"
+
+    def __getstate__(self) -> Any:
+        if not isinstance(self._source, Sequence):
+            raise pickle.PicklingError(
+                f"Ports given as a {type(self._source).__name__} cannot be sent to "
+                "another process; give a list or a range."
+            )
+        return self._source
+
+    def __setstate__(self, source: Sequence[int]) -> None:
+        self._source = source
+        self._drawn = []
+        self._rest = iter(source)
+
+    def take(self) -> int:
+        """Return a port that no client of this process has.
+
+        Raises:
+            StopIteration: All are in use.
+            ValueError: The next one is no port.
+        """
+        with _lock:
+            for port in self._drawn:
+                if port not in _in_use:
+                    _in_use.add(port)
+                    return port
+            while True:
+                port = check_port(next(self._rest))
+                self._drawn.append(port)
+                if port not in _in_use:
+                    _in_use.add(port)
+                    return port
+
+
+def release_port(port: int) -> None:
+    """Let a port be given out again."""
+    with _lock:
+        _in_use.discard(port)
+
+
+def reserve_port(port: int) -> socket.socket:
+    """Hold a port for this process, so that no other can listen on it.
+
+    Raises:
+        ValueError: It is no port.
+        OSError: Another process has it.
+    """
+    check_port(port)
+    held = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        held.bind(("", port))
+    except OSError as e:
+        held.close()
+        raise OSError(
+            e.errno,
+            f"Port {port} cannot be used ({e.strerror}). Another process has it, or "
+            "it needs privileges; give other ports.",
+        ) from e
+    return held

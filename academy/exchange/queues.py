@@ -1,0 +1,200 @@
+"""The queues on the server: appending to a mailbox, taking from one, giving back."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from academy.exception import (
+    ExchangeError,
+    FencedError,
+    MailboxFullError,
+    MailboxTerminatedError,
+    PeerUnreachableError,
+)
+from academy.exchange.bound import LARGEST_TAKE, BoundMailbox, Delivery
+from academy.exchange.directory import check_reply
+from academy.exchange.keys import entity_key
+from academy.exchange.mailbox import REQUEST, RESPONSE, Entry, make_entry, open_entry
+from academy.exchange.secret import NamespaceSecret
+from academy.exchange.server import Argument, Server, ServerUnavailableError
+from academy.identifier import EntityId
+
+logger = logging.getLogger(__name__)
+
+QUEUE_CAPACITY = 10_000
+"""Requests that may wait in one mailbox; beyond that, senders get an error."""
+UNREACHABLE_TIMEOUT = 30.0
+"""Seconds for which a message waits for a server that is away."""
+TAKE_TIMEOUT = 30.0
+
+
+class NotRegisteredError(ExchangeError):
+    """The server does not know the sender's own mailbox: it has lost its data."""
+
+
+class Queues:
+    """Queue operations of one process.
+
+    Args:
+        server: Command connection.
+        process: Identifier of this process.
+        secrets: What entries are signed with: the first for new ones, any for those
+            that are read.
+    """
+
+    def __init__(
+        self, server: Server, process: str, secrets: list[NamespaceSecret]
+    ) -> None:
+        self._server = server
+        self._process = process
+        self._secrets = secrets
+        self.dead_letters = 0
+        """Entries that were refused undecoded."""
+
+    async def append(
+        self,
+        source: BoundMailbox | None,
+        dest: EntityId,
+        entry: Entry,
+        *,
+        timeout: float = UNREACHABLE_TIMEOUT,
+    ) -> None:
+        """Append to the queue of a mailbox. Appending again changes nothing.
+
+        Args:
+            source: The sending mailbox; `None` for this process itself.
+            dest: The mailbox.
+            entry: What is appended.
+            timeout: How long to wait for a server that is away, in seconds.
+
+        Raises:
+            BadEntityIdError: The destination is not registered.
+            MailboxTerminatedError: It is closed for good, or the source is.
+            MailboxFullError: Its queue is full.
+            FencedError: The source has a newer owner.
+            NotRegisteredError: The server has forgotten the source.
+            PeerUnreachableError: The server was away for too long.
+        """
+        key = entity_key(dest)
+        sender: tuple[Argument, Argument] = ("", 0)
+        if source is not None:
+            sender = (source.key, source.inc)
+        capacity = QUEUE_CAPACITY if entry.kind == REQUEST else 0
+        stream, seq, *sealed = entry.sealed(self._secrets[0], key)
+        try:
+            reply = await self._server.call(
+                "send",
+                key,
+                *sender,
+                stream,
+                seq,
+                capacity,
+                self._process,
+                *sealed,
+                timeout=timeout,
+            )
+        except ServerUnavailableError as e:
+            executed: Literal["no", "maybe"] = "maybe" if e.attempted else "no"
+            raise PeerUnreachableError(
+                dest, executed, f"the Redis server is away ({e.detail})"
+            ) from e
+        if reply[0] == b"sender":
+            raise _sender_error(source, reply)
+        if reply[0] == b"full":
+            detail = f"{QUEUE_CAPACITY} requests wait in it"
+            raise MailboxFullError(dest, "no", detail)
+        check_reply(dest, reply)
+
+    async def take(self, box: BoundMailbox) -> list[Entry]:
+        """Take what waits for a mailbox, at most `box.batch` messages.
+
+        What the last take gave is removed from the queue: it has arrived.
+
+        Raises:
+            FencedError: A newer owner has the mailbox.
+            MailboxTerminatedError: It is closed for good.
+            NotRegisteredError: The server has forgotten it.
+            ServerUnavailableError: The server is away; nothing is lost.
+        """
+        reply = await self._server.call(
+            "take",
+            box.key,
+            box.inc,
+            box.batch,
+            box.after["r"],
+            box.after["q"],
+            timeout=TAKE_TIMEOUT,
+        )
+        if reply[0] != b"ok":
+            raise _owner_error(box.uid, reply)
+        entries = []
+        found = 0
+        for part, raw in zip(("r", "q"), reply[1:], strict=True):
+            for entry_id, fields in raw:
+                found += 1
+                box.after[part] = entry_id.decode()
+                entry = open_entry(fields, self._secrets, box.key)
+                if entry is None:
+                    self.refuse(box.uid)
+                else:
+                    entries.append(entry)
+        box.dirty = box.dirty or found > 0
+        full = found >= box.batch
+        box.batch = min(LARGEST_TAKE, 2 * box.batch) if full else 1
+        return entries
+
+    def refuse(self, uid: EntityId) -> None:
+        """Count an entry that is damaged or not signed by a member."""
+        self.dead_letters += 1
+        if self.dead_letters.bit_count() == 1:
+            # Powers of two: the log tells, and cannot be flooded.
+            logger.warning(
+                "%s: a queue entry was not from this namespace or damaged, and was "
+                "dropped unread (%d so far in this process)",
+                uid,
+                self.dead_letters,
+            )
+
+    async def give_back(
+        self, box: BoundMailbox, untaken: Sequence[Delivery], *, timeout: float
+    ) -> None:
+        """Unbind a mailbox; what its consumer did not take goes back, first in line.
+
+        Raises:
+            ServerUnavailableError: The server is away.
+        """
+        marks = box.received.given_back()
+        arguments: list[Argument] = [box.key, box.inc, box.after["r"], box.after["q"]]
+        arguments.append(len(marks))
+        for stream, mark in marks:
+            arguments += [stream, str(mark)]
+        for delivery in untaken:
+            if delivery.stream:
+                arguments += entry_of(delivery).sealed(self._secrets[0], box.key)
+        await self._server.call("close", *arguments, timeout=timeout)
+
+
+def entry_of(delivery: Delivery) -> Entry:
+    """Return the queue entry of a message that was not taken."""
+    header = delivery.message.header
+    kind = REQUEST if header.kind == "request" else RESPONSE
+    return make_entry(
+        delivery.stream, delivery.seq, kind, header.tag.bytes, delivery.segments
+    )
+
+
+def _sender_error(source: BoundMailbox | None, reply: Sequence[Any]) -> ExchangeError:
+    if source is None or reply[1] == b"missing":
+        return NotRegisteredError("The server does not know the sender.")
+    return _owner_error(source.uid, reply[1:])
+
+
+def _owner_error(uid: EntityId, reply: Sequence[Any]) -> ExchangeError:
+    if reply[0] == b"fenced":
+        return FencedError(uid)
+    if reply[0] == b"terminated":
+        reason = reply[1].decode("utf-8", "replace") or None
+        return MailboxTerminatedError(uid, reason, "no")
+    return NotRegisteredError(f"The server does not know {uid}.")

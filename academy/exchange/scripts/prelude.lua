@@ -1,0 +1,62 @@
+-- Shared by all scripts: names of keys, and what they say to each other.
+-- Layout, below the prefix P of the namespace:
+--   mb:<eid>   hash: role name mro inc uid closed hb   one mailbox; uid = owning process
+--   q:<eid>    stream: waiting messages                r:<eid> stream: given back, go first
+--   ap:<eid>   hash: stream -> highest seq appended
+--   tk:<eid>   hash: stream -> "seq:inc:base"          highest seq taken, by which
+--              incarnation, and the highest that former incarnations took
+--   ls:<uid>   lease of a process                      wake:<uid> stream: what it must hear
+--   class:<c>  set of agents                           watch:<eid> set of processes
+--   gone       zset of terminated mailboxes            why hash of the reasons
+local P = ARGV[1]
+local call = redis.call
+
+local function now_us()
+  local t = call('TIME')
+  return tonumber(t[1]) * 1000000 + tonumber(t[2])
+end
+
+local function us(n) return string.format('%.0f', n) end
+
+local function alive(uid)
+  return uid and uid ~= '' and call('EXISTS', P .. 'ls:' .. uid) == 1
+end
+
+local function tell(uid, kind, eid, inc, text)
+  local key = P .. 'wake:' .. uid
+  call('XADD', key, 'MAXLEN', '~', '10000', '*', 't', kind, 'e', eid, 'i', inc, 'r', text)
+  call('PEXPIRE', key, 60000)
+end
+
+-- Tell those with an interest in a mailbox, and forget those that are gone.
+local function tell_watchers(kind, eid, inc, text)
+  local key = P .. 'watch:' .. eid
+  for _, uid in ipairs(call('SMEMBERS', key)) do
+    if alive(uid) then tell(uid, kind, eid, inc, text) else call('SREM', key, uid) end
+  end
+end
+
+local function taken(value)
+  if not value then return 0, '0', 0 end
+  local seq, inc, base = string.match(value, '^(%d+):(%d+):(%d+)$')
+  return tonumber(seq), inc, tonumber(base)
+end
+
+local function is_gone(eid) return call('ZSCORE', P .. 'gone', eid) end
+
+local function why(eid) return call('HGET', P .. 'why', eid) or '' end
+
+-- The owner's incarnation if `inc` is the current one; else what is wrong.
+local function check_owner(eid, inc)
+  local current = call('HGET', P .. 'mb:' .. eid, 'inc')
+  if current == inc then return nil end
+  if is_gone(eid) then return {'terminated', why(eid)} end
+  if not current then return {'missing'} end
+  return {'fenced'}
+end
+
+local function add_to_classes(eid, mro)
+  for class in string.gmatch(mro, '[^\n]+') do
+    call('SADD', P .. 'class:' .. class, eid)
+  end
+end

@@ -1,0 +1,36 @@
+-- ARGV: P dest src src_inc stream seq cap uid kind tag head rest mac
+-- Append if the mailbox is open; a second try of the same message changes nothing.
+local dest, stream, seq = ARGV[2], ARGV[5], tonumber(ARGV[6])
+-- A process may also send in its own name (no src): as long as its lease lives.
+local refused
+if ARGV[3] ~= '' then
+  refused = check_owner(ARGV[3], ARGV[4])
+elseif not alive(ARGV[8]) then
+  refused = {'missing'}
+end
+if refused then return {'sender', refused[1], refused[2] or ''} end
+if is_gone(dest) then return {'terminated', why(dest)} end
+local key = P .. 'mb:' .. dest
+if call('EXISTS', key) == 0 then return {'missing'} end
+local queue, appended = P .. 'q:' .. dest, P .. 'ap:' .. dest
+local uid = call('HGET', key, 'uid')
+if seq > tonumber(call('HGET', appended, stream) or '0') then
+  local cap = tonumber(ARGV[7])
+  if cap > 0 and call('XLEN', queue) >= cap then return {'full'} end
+  call('XADD', queue, '*', 's', stream, 'q', ARGV[6], 'k', ARGV[9], 'g', ARGV[10],
+       'm', ARGV[11], 'b', ARGV[12], 'h', ARGV[13])
+  call('HSET', appended, stream, ARGV[6])
+  -- Streams of senders that are gone would add up for ever.
+  if call('HLEN', appended) > 4096 and call('XLEN', queue) <= 1 then
+    for _, s in ipairs(call('HKEYS', appended)) do
+      local from, inc = string.match(s, '^%a([^:]+):(%d+):')
+      if from and call('HGET', P .. 'mb:' .. from, 'inc') ~= inc then
+        call('HDEL', appended, s)
+        call('HDEL', P .. 'tk:' .. dest, s)
+      end
+    end
+  end
+end
+call('SADD', P .. 'watch:' .. dest, ARGV[8])
+if alive(uid) then tell(uid, 'm', dest, '', '') end
+return {'ok'}

@@ -1,0 +1,379 @@
+"""Connections of one process to the Redis or Valkey server.
+
+`Server` carries all commands of a process over one connection, in order. Commands that
+are issued together travel together. Every command is a script that changes nothing
+when it runs a second time, so when a connection breaks, what has no answer is sent
+again, in the same order, until its deadline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import functools
+import hashlib
+import importlib.resources
+import logging
+import random
+import urllib.parse
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+import redis
+import redis.asyncio
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import (
+    BusyLoadingError,
+    ConnectionError,
+    NoScriptError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+    TimeoutError,
+)
+from redis.maint_notifications import MaintNotificationsConfig
+
+from academy.exception import ExchangeError
+from academy.task import Tasks
+
+logger = logging.getLogger(__name__)
+
+MINIMUM_VERSION = (7, 0)
+CONNECT_TIMEOUT = 3.0
+COMMAND_TIMEOUT = 5.0
+BATCH_COMMANDS = 256
+BATCH_BYTES = 4 << 20
+
+Argument: TypeAlias = str | bytes | bytearray | memoryview | int
+
+_TRANSIENT = (ConnectionError, TimeoutError, OSError, BusyLoadingError, ReadOnlyError)
+
+
+class ServerUnavailableError(ExchangeError):
+    """The server could not be reached before the deadline of a command.
+
+    Attributes:
+        attempted: Whether the command was sent, so that it may have run.
+    """
+
+    def __init__(self, attempted: bool = False, detail: str = "") -> None:
+        super().__init__(
+            f"The Redis server cannot be reached{': ' + detail if detail else ''}. "
+            "Check that it runs and that this host can connect to it."
+        )
+        self.attempted = attempted
+        self.detail = detail
+
+    def __reduce__(self) -> Any:
+        return type(self), (self.attempted, self.detail)
+
+
+class IncompatibleServerError(ExchangeError):
+    """The server lacks commands that the exchange needs."""
+
+
+class RedisConnectionInfo(NamedTuple):
+    """Where the server is and how to log in. Its text shows no password.
+
+    Attributes:
+        hostname: Host of the server.
+        port: Its port.
+        kwargs: Further arguments of `redis.asyncio.Redis`.
+    """
+
+    hostname: str
+    port: int
+    kwargs: dict[str, Any]
+
+    def __repr__(self) -> str:
+        return f"{self.hostname}:{self.port} ({redacted(self.kwargs)})"
+
+    def identity(self) -> tuple[Any, ...]:
+        """Return what tells one server and login from another."""
+        pairs = ((k, repr(v)) for k, v in self.kwargs.items())
+        return (self.hostname, self.port, tuple(sorted(pairs)))
+
+
+def redacted(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Return connection arguments for people to read, without the secrets."""
+    return {k: "***" if "password" in k else v for k, v in kwargs.items()}
+
+
+def parse_url(url: str) -> RedisConnectionInfo:
+    """Read a `redis://`, `rediss://` (TLS) or `unix://` URL.
+
+    Raises:
+        ValueError: It is no such URL. The message shows no password.
+    """
+    parts = urllib.parse.urlsplit(url)
+    known = {"redis", "rediss", "unix", "valkey", "valkeys"}
+    if parts.scheme not in known or not (parts.hostname or parts.path):
+        raise ValueError(
+            f"Not a Redis URL (its scheme is {parts.scheme!r}). Write "
+            "redis://[[user]:password@]host[:port][/db], or rediss://... for TLS."
+        )
+    scheme = {"valkey": "redis", "valkeys": "rediss"}.get(parts.scheme, parts.scheme)
+    plain = parts._replace(scheme=scheme).geturl()
+    try:
+        kwargs = dict(redis.connection.parse_url(plain))  # type: ignore[no-untyped-call]
+    except ValueError as e:
+        raise ValueError(f"Not a Redis URL ({scheme}://...): {e}.") from None
+    if kwargs.pop("connection_class", None) is redis.connection.SSLConnection:
+        kwargs["ssl"] = True
+    if "path" in kwargs:
+        kwargs["unix_socket_path"] = kwargs.pop("path")
+    return RedisConnectionInfo(
+        kwargs.pop("host", "localhost"), kwargs.pop("port", 6379), kwargs
+    )
+
+
+def _client_arguments(info: RedisConnectionInfo) -> dict[str, Any]:
+    fixed = {
+        "host": info.hostname,
+        "port": info.port,
+        "decode_responses": False,
+        "legacy_responses": False,
+        "maint_notifications_config": MaintNotificationsConfig(enabled=False),
+        "max_connections": 4,
+    }
+    return {"socket_connect_timeout": CONNECT_TIMEOUT} | info.kwargs | fixed
+
+
+def async_client(
+    info: RedisConnectionInfo, *, timeout: float | None
+) -> redis.asyncio.Redis:
+    """Return a client that never repeats a command by itself.
+
+    Args:
+        info: The server.
+        timeout: Longest wait for a reply in seconds; `None` for blocking reads.
+    """
+    arguments = _client_arguments(info)
+    arguments["socket_timeout"] = timeout
+    return redis.asyncio.Redis(**arguments, retry=Retry(NoBackoff(), 0))
+
+
+def sync_client(info: RedisConnectionInfo, *, timeout: float) -> redis.Redis:
+    """Return a blocking client for use in a thread."""
+    arguments = _client_arguments(info)
+    arguments["socket_timeout"] = timeout
+    arguments["socket_connect_timeout"] = timeout
+    retry = redis.retry.Retry(NoBackoff(), 0)
+    return redis.Redis(**arguments, retry=retry)
+
+
+@functools.cache
+def script(name: str) -> str:
+    """Return the source of a script, with the part that all share."""
+    folder = importlib.resources.files("academy.exchange") / "scripts"
+    prelude = (folder / "prelude.lua").read_text()
+    return prelude + (folder / f"{name}.lua").read_text()
+
+
+def backoff(attempt: int) -> float:
+    """Return how long to wait before the next attempt, in seconds, with jitter."""
+    return min(1.0, 0.05 * 2.0 ** min(attempt, 6)) * random.uniform(0.5, 1.0)
+
+
+class _Command:
+    """A script call that waits for its answer."""
+
+    __slots__ = ("arguments", "attempted", "deadline", "future", "name", "size")
+
+    def __init__(
+        self, name: str, arguments: Sequence[Argument], deadline: float
+    ) -> None:
+        self.name = name
+        self.arguments = arguments
+        self.deadline = deadline
+        self.attempted = False
+        self.future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self.size = sum(len(a) for a in arguments if not isinstance(a, int))
+
+
+class Server:
+    """The command connection of one process and event loop.
+
+    Args:
+        info: The server.
+        prefix: Key prefix of the namespace, the first argument of every script.
+    """
+
+    def __init__(self, info: RedisConnectionInfo, prefix: str) -> None:
+        self.info = info
+        self._prefix = prefix
+        self._client = async_client(info, timeout=COMMAND_TIMEOUT)
+        self._queue: collections.deque[_Command] = collections.deque()
+        self._arrived = asyncio.Event()
+        self._hashes: dict[str, str] = {}
+        self._tasks = Tasks("redis-commands")
+        self.commands = 0
+        """How many commands were sent, for tests and statistics."""
+
+    async def open(self) -> None:
+        """Connect and check the server.
+
+        A server that is just restarting is waited for, up to 4 seconds.
+
+        Raises:
+            redis.exceptions.ConnectionError: It cannot be reached, or refused the
+                login (`AuthenticationError`).
+            IncompatibleServerError: It is older than 7.0.
+        """
+        deadline = asyncio.get_running_loop().time() + 4.0
+        attempt = 0
+        while True:
+            try:
+                async with asyncio.timeout_at(deadline):
+                    await self._check_version()
+                break
+            except redis.exceptions.AuthenticationError:
+                await self._client.aclose()
+                raise
+            except (ConnectionError, TimeoutError, OSError, BusyLoadingError) as e:
+                attempt += 1
+                pause = backoff(attempt)
+                if asyncio.get_running_loop().time() + pause > deadline:
+                    await self._client.aclose()
+                    raise ConnectionError(
+                        f"No Redis server answers at {self.info.hostname}:"
+                        f"{self.info.port}: {e}. Start one (`academy server`), or "
+                        "check host, port and firewall."
+                    ) from e
+                await asyncio.sleep(pause)
+        self._tasks.spawn(self._pump(), name="redis-commands")
+
+    async def _check_version(self) -> None:
+        try:
+            hello: Any = await self._client.execute_command("HELLO")  # type: ignore[no-untyped-call]
+            found = hello[b"version"].decode()
+        except (ResponseError, KeyError, TypeError) as e:
+            await self._client.aclose()
+            raise IncompatibleServerError(
+                f"{self.info.hostname}:{self.info.port} does not answer as Redis 7 "
+                f"does ({e}). Use Redis >= 7.0 or Valkey."
+            ) from e
+        version = tuple(int(n) for n in found.split(".")[:2])
+        if version < MINIMUM_VERSION:
+            await self._client.aclose()
+            raise IncompatibleServerError(
+                f"{self.info.hostname}:{self.info.port} runs version {found}; the "
+                "exchange needs Redis >= 7.0 or Valkey."
+            )
+
+    async def call(self, name: str, *arguments: Argument, timeout: float) -> Any:
+        """Run a script and return its answer.
+
+        Calls are carried out in the order in which they are made. Cancelling leaves
+        open whether the script runs.
+
+        Args:
+            name: Name of the script.
+            arguments: Its arguments after the prefix.
+            timeout: How long to try, in seconds.
+
+        Raises:
+            ServerUnavailableError: No answer came within the timeout.
+            ExchangeError: The server refused the script (no memory, no permission).
+        """
+        deadline = asyncio.get_running_loop().time() + timeout
+        command = _Command(name, arguments, deadline)
+        self._queue.append(command)
+        self._arrived.set()
+        return await command.future
+
+    async def close(self) -> None:
+        """Close the connection. What has no answer fails. Idempotent."""
+        await self._tasks.cancel()
+        for command in self._queue:
+            self._fail(command, "the client was closed")
+        self._queue.clear()
+        await self._client.aclose()
+
+    async def _pump(self) -> None:
+        attempt = 0
+        while True:
+            while not self._queue:
+                self._arrived.clear()
+                await self._arrived.wait()
+            batch = self._next_batch()
+            try:
+                replies = await self._send(batch)
+            except _TRANSIENT as e:
+                attempt += 1
+                if attempt == 1:
+                    logger.warning("Lost the Redis server (%s); trying again", e)
+                self._queue.extendleft(reversed(batch))
+                await self._wait(backoff(attempt), str(e))
+                continue
+            except Exception as e:
+                logger.exception("A batch of commands failed")
+                for command in batch:
+                    self._fail(command, f"{type(e).__name__}: {e}")
+                continue
+            if attempt:
+                logger.info("The Redis server is back")
+            attempt = 0
+            for command, reply in zip(batch, replies, strict=True):
+                self._answer(command, reply)
+
+    def _next_batch(self) -> list[_Command]:
+        batch: list[_Command] = []
+        size = 0
+        while self._queue and len(batch) < BATCH_COMMANDS and size < BATCH_BYTES:
+            command = self._queue.popleft()
+            # A command that was tried may have run; it must run again to be answered
+            # in order. One that was not, and that nobody waits for, is dropped.
+            if command.attempted or not command.future.done():
+                batch.append(command)
+                size += command.size
+        return batch
+
+    async def _send(self, batch: list[_Command]) -> list[Any]:
+        """Send a batch and return the replies; transient failures raise."""
+        for name in {c.name for c in batch} - self._hashes.keys():
+            source = script(name)
+            await self._client.script_load(source)
+            self._hashes[name] = hashlib.sha1(source.encode()).hexdigest()
+        pipeline = self._client.pipeline(transaction=False)
+        for command in batch:
+            command.attempted = True
+            # The key is there for a cluster to know where the script must run.
+            key = f"{self._prefix}secret"
+            sha = self._hashes[command.name]
+            pipeline.evalsha(sha, 1, key, self._prefix, *command.arguments)
+        self.commands += len(batch)
+        replies: list[Any] = await pipeline.execute(raise_on_error=False)
+        if any(isinstance(r, NoScriptError) for r in replies):
+            # A restarted server has no scripts. All of the batch is repeated, for
+            # what follows a command that was not run must not overtake it.
+            self._hashes.clear()
+            raise BusyLoadingError("the server has lost its scripts")
+        for reply in replies:
+            if isinstance(reply, _TRANSIENT):
+                raise reply
+        return replies
+
+    async def _wait(self, pause: float, detail: str) -> None:
+        """Wait before the next attempt, and fail what has run out of time."""
+        await asyncio.sleep(pause)
+        now = asyncio.get_running_loop().time()
+        for command in [c for c in self._queue if c.deadline <= now]:
+            self._queue.remove(command)
+            self._fail(command, detail)
+
+    def _answer(self, command: _Command, reply: Any) -> None:
+        if command.future.done():
+            return
+        if isinstance(reply, RedisError):
+            error = ExchangeError(f"The Redis server refused {command.name}: {reply}")
+            command.future.set_exception(error)
+        else:
+            command.future.set_result(reply)
+
+    def _fail(self, command: _Command, detail: str) -> None:
+        if not command.future.done():
+            command.future.set_exception(
+                ServerUnavailableError(command.attempted, detail)
+            )
