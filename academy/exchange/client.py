@@ -51,7 +51,7 @@ class ExchangeClient(Registry[ExchangeTransportT], abc.ABC):
     ) -> None:
         super().__init__(transport, config)
         self._tasks = Tasks(f"exchange-client-{transport.mailbox_id}")
-        self._sending: set[asyncio.Task[None]] = set()
+        self._sends = Tasks(f"exchange-client-{transport.mailbox_id}")
         self._pending = Pending()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ended: Exception | None = None
@@ -102,11 +102,7 @@ class ExchangeClient(Registry[ExchangeTransportT], abc.ABC):
 
         Closing the client waits up to `FLUSH_TIMEOUT` for such messages.
         """
-        task = self._tasks.spawn(
-            self._send_quietly(message), name=f"send-{message.tag}"
-        )
-        self._sending.add(task)
-        task.add_done_callback(self._sending.discard)
+        self._sends.spawn(self._send_quietly(message), name=f"send-{message.tag}")
 
     async def request(self, message: Message[Any]) -> Message[Any]:
         """Send a request and return its response.
@@ -161,10 +157,10 @@ class ExchangeClient(Registry[ExchangeTransportT], abc.ABC):
         self._closed = True
         self._end(ExchangeError(f"{self} was closed."))
         try:
-            if self._sending:
-                await asyncio.wait(self._sending, timeout=FLUSH_TIMEOUT)
+            await self._sends.join(FLUSH_TIMEOUT)
             await self._leave()
         finally:
+            await self._sends.cancel()
             await self._tasks.cancel()
             await self._transport.close()
 

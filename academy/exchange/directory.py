@@ -123,14 +123,27 @@ class Directory:
         outcome: str = reply[0].decode()
         return outcome
 
-    async def terminate(self, uid: EntityId, reason: str) -> list[tuple[bytes, bool]]:
+    async def terminate(
+        self, uid: EntityId, reason: str, *, stall: float | None = None
+    ) -> list[tuple[bytes, bool]]:
         """Close a mailbox for good.
+
+        Args:
+            uid: Whose mailbox.
+            reason: Text for those who wait for it.
+            stall: Give up when the server has answered nobody for so many seconds.
 
         Returns:
             The heads of what waited in it, each with whether it may have been
             executed.
         """
-        reply = await self._call("terminate", entity_key(uid), reason[:500])
+        reply = await self._server.call(
+            "terminate",
+            entity_key(uid),
+            reason[:500],
+            timeout=DIRECTORY_TIMEOUT,
+            stall=stall,
+        )
         if reply[0] != b"ok":
             return []
         return [(head, executed == b"maybe") for head, executed in reply[1]]

@@ -41,8 +41,10 @@ from academy.task import Tasks
 
 logger = logging.getLogger(__name__)
 
-CLOSE_TIMEOUT = 2.0
-"""Seconds that each step of closing may wait for a server that is away."""
+STALL = 0.7
+"""Seconds for which a step of closing waits for a server that answers nobody."""
+FLUSH_TIMEOUT = 5.0
+"""Seconds for which closing waits until answers to others are on their way."""
 
 
 class Engine:
@@ -98,7 +100,7 @@ class Engine:
         await self.router.close()
         await self._lease.close()
         with contextlib.suppress(ExchangeError):
-            await self.server.call("leave", self.process, timeout=0.5)
+            await self.server.call("leave", self.process, timeout=5.0, stall=STALL)
         await self._reader.close()
         await self.server.close()
 
@@ -137,22 +139,24 @@ class Engine:
         )
         for header in list(box.ledger.open.values()):
             self.router.respond_soon(header, lost)
-        await self.router.flush(CLOSE_TIMEOUT)
         try:
-            await self.queues.give_back(box, untaken, timeout=CLOSE_TIMEOUT)
+            await self.queues.give_back(box, untaken, stall=STALL)
+            await self.router.flush(FLUSH_TIMEOUT)
         except ExchangeError as e:
             logger.warning("%s could not be closed cleanly: %s", box.uid, e)
 
     async def terminate(self, uid: EntityId, reason: str = "") -> None:
         """Close a mailbox for good and answer the requests that wait in it."""
-        waiting = await self.directory.terminate(uid, reason)
+        # A process's own mailbox ends with it; that must not wait for a dead server.
+        stall = STALL if uid in self.boxes else None
+        waiting = await self.directory.terminate(uid, reason, stall=stall)
         for head, maybe in waiting:
             with contextlib.suppress(ValueError, IncompatibleNetworkProtocolError):
                 header = decode([head]).header
                 body = terminated(uid, reason, "maybe" if maybe else "no")
                 self.router.respond_soon(header, body)
         self._mailbox_gone(entity_key(uid), reason)
-        await self.router.flush(CLOSE_TIMEOUT)
+        await self.router.flush(FLUSH_TIMEOUT)
 
     # Taking
 

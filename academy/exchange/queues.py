@@ -158,9 +158,14 @@ class Queues:
             )
 
     async def give_back(
-        self, box: BoundMailbox, untaken: Sequence[Delivery], *, timeout: float
+        self, box: BoundMailbox, untaken: Sequence[Delivery], *, stall: float
     ) -> None:
         """Unbind a mailbox; what its consumer did not take goes back, first in line.
+
+        Args:
+            box: The mailbox.
+            untaken: What its consumer did not take, in order.
+            stall: Give up when the server has answered nobody for so many seconds.
 
         Raises:
             ServerUnavailableError: The server is away.
@@ -173,7 +178,7 @@ class Queues:
         for delivery in untaken:
             if delivery.stream:
                 arguments += entry_of(delivery).sealed(self._secrets[0], box.key)
-        await self._server.call("close", *arguments, timeout=timeout)
+        await self._server.call("close", *arguments, timeout=TAKE_TIMEOUT, stall=stall)
 
 
 def entry_of(delivery: Delivery) -> Entry:

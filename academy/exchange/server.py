@@ -173,7 +173,7 @@ def script(name: str) -> str:
 
 def backoff(attempt: int) -> float:
     """Return how long to wait before the next attempt, in seconds, with jitter."""
-    return min(1.0, 0.05 * 2.0 ** min(attempt, 6)) * random.uniform(0.5, 1.0)
+    return min(0.5, 0.05 * 2.0 ** min(attempt, 6)) * random.uniform(0.5, 1.0)
 
 
 class _Command:
@@ -208,6 +208,7 @@ class Server:
         self._arrived = asyncio.Event()
         self._hashes: dict[str, str] = {}
         self._tasks = Tasks("redis-commands")
+        self._last_reply = 0.0
         self.commands = 0
         """How many commands were sent, for tests and statistics."""
 
@@ -262,7 +263,13 @@ class Server:
                 "exchange needs Redis >= 7.0 or Valkey."
             )
 
-    async def call(self, name: str, *arguments: Argument, timeout: float) -> Any:
+    async def call(
+        self,
+        name: str,
+        *arguments: Argument,
+        timeout: float,
+        stall: float | None = None,
+    ) -> Any:
         """Run a script and return its answer.
 
         Calls are carried out in the order in which they are made. Cancelling leaves
@@ -272,16 +279,29 @@ class Server:
             name: Name of the script.
             arguments: Its arguments after the prefix.
             timeout: How long to try, in seconds.
+            stall: Give up when the server has answered nobody for so many seconds.
 
         Raises:
             ServerUnavailableError: No answer came within the timeout.
             ExchangeError: The server refused the script (no memory, no permission).
         """
-        deadline = asyncio.get_running_loop().time() + timeout
-        command = _Command(name, arguments, deadline)
+        loop = asyncio.get_running_loop()
+        command = _Command(name, arguments, loop.time() + timeout)
         self._queue.append(command)
         self._arrived.set()
+        if stall is not None:
+            await self._while_answering(command.future, loop.time(), stall)
         return await command.future
+
+    async def _while_answering(
+        self, future: asyncio.Future[Any], start: float, stall: float
+    ) -> None:
+        """Wait for a reply as long as replies come at all."""
+        while not (await asyncio.wait([future], timeout=stall / 4))[0]:
+            quiet_since = max(start, self._last_reply)
+            if asyncio.get_running_loop().time() - quiet_since > stall:
+                future.cancel()
+                raise ServerUnavailableError(True, f"no answer for {stall:g} s")
 
     async def close(self) -> None:
         """Close the connection. What has no answer fails. Idempotent."""
@@ -315,6 +335,7 @@ class Server:
             if attempt:
                 logger.info("The Redis server is back")
             attempt = 0
+            self._last_reply = asyncio.get_running_loop().time()
             for command, reply in zip(batch, replies, strict=True):
                 self._answer(command, reply)
 
