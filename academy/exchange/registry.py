@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any, Generic
 
 from academy.exchange.client_config import ExchangeClientConfig
 from academy.exchange.transport import (
+    AGENT_CLASS,
+    AgentInfo,
     AgentRegistration,
     ExchangeTransportT,
     MailboxStatus,
@@ -89,6 +91,18 @@ class Registry(Generic[ExchangeTransportT]):
         return await self._transport.discover(
             class_name(agent), allow_subclasses=allow_subclasses
         )
+
+    async def census(self) -> list[AgentInfo]:
+        """Return all agents that are not terminated: class, state, process, queue.
+
+        Exchanges of others may not know more than who there is.
+        """
+        if hasattr(self._transport, "census"):
+            found: list[AgentInfo] = await self._transport.census()
+            return found
+        uids = await self.discover(AGENT_CLASS)
+        states = [await self.status(uid) for uid in uids]
+        return [AgentInfo(u, s) for u, s in zip(uids, states, strict=True)]
 
     async def status(self, uid: EntityId) -> MailboxStatus:
         """Return the state of a mailbox."""

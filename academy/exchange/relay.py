@@ -13,6 +13,7 @@ from academy.exchange.directory import info
 from academy.exchange.engine import Engine
 from academy.exchange.server import RedisConnectionInfo
 from academy.exchange.transport import (
+    AGENT_CLASS,
     AgentInfo,
     ExchangeTransportMixin,
     MailboxStatus,
@@ -23,9 +24,6 @@ from academy.identifier import AgentId, EntityId
 from academy.message import Message
 from academy.serialize import NoPickleMixin
 from academy.stats import AgentStats
-
-AGENT_CLASS = "academy.agent.Agent"
-"""Name of the class that all agents derive from."""
 
 
 class RelayTransport(ExchangeTransportMixin, NoPickleMixin):

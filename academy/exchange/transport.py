@@ -30,25 +30,29 @@ class MailboxStatus(enum.Enum):
     """It is closed for good."""
 
 
+AGENT_CLASS = "academy.agent.Agent"
+"""Name of the class that all agents derive from."""
+
+
 @dataclass(frozen=True)
 class AgentInfo:
     """What an exchange shows of an agent.
 
     Attributes:
         agent_id: Identifier of the agent.
-        agent_class: Qualified name of its class.
         status: State of its mailbox.
+        agent_class: Qualified name of its class.
         host: Host of the process that runs it, if one does.
         pid: That process.
         queued: Messages that wait in its mailbox.
     """
 
     agent_id: AgentId[Any]
-    agent_class: str
     status: MailboxStatus
-    host: str | None
-    pid: int | None
-    queued: int
+    agent_class: str = ""
+    host: str | None = None
+    pid: int | None = None
+    queued: int = 0
 
 
 @runtime_checkable
