@@ -1,0 +1,340 @@
+"""From requests to answers: every request that an agent takes is answered once."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import functools
+import logging
+import uuid
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, TypeAlias
+
+from academy.answer import (
+    ACTION_CANCELLED,
+    ACTION_INVALID_STATE,
+    PING_CANCELLED,
+    SUCCESS,
+    damage_body,
+    error_body,
+    result_body,
+    wanted_strategies,
+)
+from academy.exception import (
+    AcademyRemoteError,
+    ExchangeError,
+    MessageTooLargeError,
+    SerializationError,
+)
+from academy.exchange.client import AgentExchangeClient
+from academy.identifier import EntityId
+from academy.message import (
+    AcademyErrorResponse,
+    ActionRequest,
+    CancelRequest,
+    Message,
+    PingRequest,
+    Response,
+    ShutdownRequest,
+)
+from academy.serialize import SerializationStrategy, check_allowed
+from academy.task import Tasks
+
+logger = logging.getLogger(__name__)
+
+ACTION_GRACE = 5.0
+"""Seconds that a cancelled action has to end before it is answered for."""
+ANSWER_GRACE = 5.0
+"""Seconds that the last answers have to be sent."""
+
+Invoke: TypeAlias = Callable[
+    [str, EntityId, tuple[Any, ...], dict[str, Any]], Coroutine[Any, Any, Any]
+]
+"""Runs an action: its name, who asks, and its arguments."""
+
+
+_Key: TypeAlias = tuple[int, int]
+"""Who sent a request, and its tag, as the numbers of their UUIDs."""
+
+
+def _key(message: Message[Any], tag: uuid.UUID | None = None) -> _Key:
+    return message.src.uid.int, (tag or message.tag).int
+
+
+@dataclass(slots=True, eq=False)
+class _Run:
+    """An action that is running."""
+
+    key: _Key
+    message: Message[Any]
+    task: asyncio.Task[None] | None = None
+    abandoned: bool = False
+
+
+class Dispatcher:
+    """Runs the actions of one agent and answers its requests.
+
+    1. From the beginning it takes requests (`receive`), and keeps actions and pings
+       for later. Shutdown requests are passed on at once.
+    2. `bind` gives it the client to answer with.
+    3. `open` starts what was kept, in order. From now on each action is started, in
+       a task of its own, when its request comes.
+    4. Once `shutdown` is set, actions and pings are refused.
+    5. `close` ends what still runs, and answers it.
+
+    Args:
+        name: Name of the agent, for logs and tasks.
+        invoke: Runs an action.
+        shutdown: Set when the agent is to end.
+        on_shutdown: Called with the `terminate` of a shutdown request.
+        on_failure: Called when an action raised what must end the agent.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        invoke: Invoke,
+        *,
+        shutdown: asyncio.Event,
+        on_shutdown: Callable[[bool | None], None],
+        on_failure: Callable[[Exception], None],
+    ) -> None:
+        self._name = name
+        self._invoke = invoke
+        self._shutdown = shutdown
+        self._on_shutdown = on_shutdown
+        self._on_failure = on_failure
+        self._tasks = Tasks(name)
+        self._client: AgentExchangeClient[Any, Any] | None = None
+        self._context: contextvars.Context | None = None
+        self._kept: dict[_Key, Message[Any]] = {}
+        self._running: dict[_Key, _Run] = {}
+        self._unanswered = 0
+        self._progress: asyncio.Event | None = None
+        self._refusal: AcademyErrorResponse | None = None
+
+    def bind(self, client: AgentExchangeClient[Any, Any]) -> None:
+        """Answer with this client from now on."""
+        self._client = client
+        self._note_progress()
+
+    def open(self) -> None:
+        """Start actions from now on, in copies of the current context."""
+        self._context = contextvars.copy_context()
+        kept, self._kept = self._kept, {}
+        for key, message in kept.items():
+            self._start(key, message)
+
+    def refuse_with(self, response: AcademyErrorResponse | None) -> None:
+        """Refuse requests with this answer; `None` for the usual ones."""
+        self._refusal = response
+
+    async def receive(self, message: Message[Any]) -> None:
+        """Take a request; it is answered later."""
+        self._unanswered += 1
+        try:
+            body = message.get_body()
+        except Exception as e:
+            # Whatever strangers may send, they get an answer.
+            self._answer(message, damage_body(e))
+            return
+        if isinstance(body, (ActionRequest, PingRequest)):
+            self._admit(message)
+        elif isinstance(body, CancelRequest):
+            self._cancel_for(message, body.target_tag)
+        elif isinstance(body, ShutdownRequest):
+            self._answer(message, SUCCESS)
+            self._on_shutdown(body.terminate)
+        else:
+            wrong = ValueError(f"A {body.kind} was sent as a request.")
+            self._answer(message, damage_body(wrong))
+
+    async def finish_actions(self) -> None:
+        """Wait until no action runs, however long that takes."""
+        await self._until(lambda: not self._running, None)
+
+    async def close(self) -> None:
+        """Cancel what runs, answer all that is unanswered, and end the tasks.
+
+        It takes at most a few seconds: an action that outlasts its cancellation is
+        answered as cancelled. Calling it again is harmless.
+        """
+        kept, self._kept = self._kept, {}
+        for message in kept.values():
+            self._refuse(message)
+        for run in list(self._running.values()):
+            self._cancel(run)
+        await self._until(lambda: not self._running, ACTION_GRACE)
+        for run in self._running.values():
+            action = run.message.get_body().action
+            logger.warning("%s: action %r ignores its cancellation", self._name, action)
+            run.abandoned = True
+            self._answer(run.message, ACTION_CANCELLED)
+        if self._client is not None:
+            await self._until(lambda: not self._unanswered, ANSWER_GRACE)
+        await self._tasks.cancel()
+
+    async def _until(self, done: Callable[[], bool], timeout: float | None) -> None:
+        try:
+            async with asyncio.timeout(timeout):
+                while not done():
+                    # Made when needed: most agents never wait, and there are many.
+                    if self._progress is None:
+                        self._progress = asyncio.Event()
+                    self._progress.clear()
+                    await self._progress.wait()
+        except TimeoutError:
+            return
+
+    def _note_progress(self) -> None:
+        """Let those in `_until` look again."""
+        if self._progress is not None:
+            self._progress.set()
+
+    def _admit(self, message: Message[Any]) -> None:
+        key = _key(message)
+        if key in self._running or key in self._kept:
+            # Its answer answers both.
+            self._unanswered -= 1
+            logger.warning("%s dropped a duplicate request %s", self._name, message.tag)
+        elif self._shutdown.is_set():
+            self._refuse(message)
+        elif self._context is None:
+            self._kept[key] = message
+        else:
+            self._start(key, message)
+
+    def _refuse(self, message: Message[Any]) -> None:
+        is_ping = isinstance(message.get_body(), PingRequest)
+        refusal = PING_CANCELLED if is_ping else ACTION_CANCELLED
+        self._answer(message, self._refusal or refusal)
+
+    def _start(self, key: _Key, message: Message[Any]) -> None:
+        body = message.get_body()
+        if isinstance(body, PingRequest):
+            self._answer(message, SUCCESS)
+            return
+        run = self._running[key] = _Run(key, message)
+        assert self._context is not None
+        # A copy, for a context cannot be entered again while it is entered.
+        run.task = self._context.copy().run(
+            self._tasks.spawn, self._run(run, body), name=body.action
+        )
+
+    async def _run(self, run: _Run, request: ActionRequest) -> None:
+        try:
+            body = await self._respond(run.message, request)
+        finally:
+            self._forget(run)
+        if not run.abandoned:
+            await self._send(run.message, body)
+
+    async def _respond(self, message: Message[Any], request: ActionRequest) -> Response:
+        """Run an action and return the answer, whatever happens."""
+        for_result, for_exception = wanted_strategies(request)
+        try:
+            check_allowed(for_result)
+            check_allowed(for_exception)
+            args, kwargs = request.get_args(), request.get_kwargs()
+        except Exception as e:
+            return error_body(e, for_exception)
+        try:
+            result = await self._invoke(request.action, message.src, args, kwargs)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            while task is not None and task.cancelling():
+                task.uncancel()  # the answer must go out undisturbed
+            return ACTION_CANCELLED
+        except Exception as e:
+            return error_body(e, for_exception, raised_in=_outside(e))
+        except GeneratorExit:
+            raise
+        except BaseException as e:
+            return error_body(self._fatal(request.action, e), for_exception)
+        try:
+            return result_body(result, for_result)
+        except SerializationError as e:
+            return error_body(e, for_exception)
+
+    def _fatal(self, action: str, error: BaseException) -> Exception:
+        """End the agent for an error that must not pass through the event loop."""
+        text = f"Action {action!r} of {self._name} raised {type(error).__name__}"
+        if str(error):
+            text += f": {error}"
+        failure = RuntimeError(f"{text}. The agent ends.")
+        failure.__cause__ = error
+        self._on_failure(failure)
+        return AcademyRemoteError(str(failure))
+
+    def _cancel_for(self, message: Message[Any], tag: uuid.UUID) -> None:
+        """Cancel, for the sender of a cancel request, an action of its own."""
+        key = _key(message, tag)
+        run = self._running.get(key)
+        kept = self._kept.get(key)
+        if run is not None:
+            self._cancel(run)
+        elif kept is not None and isinstance(kept.get_body(), ActionRequest):
+            del self._kept[key]
+            self._answer(kept, ACTION_CANCELLED)
+        else:
+            self._answer(message, ACTION_INVALID_STATE)
+            return
+        self._answer(message, SUCCESS)
+
+    def _cancel(self, run: _Run) -> None:
+        assert run.task is not None
+        run.task.add_done_callback(functools.partial(self._ended_cancelled, run))
+        run.task.cancel()
+
+    def _ended_cancelled(self, run: _Run, task: asyncio.Task[None]) -> None:
+        """Answer for an action that was cancelled before its task had begun."""
+        if self._running.get(run.key) is run:
+            self._forget(run)
+            self._answer(run.message, ACTION_CANCELLED)
+
+    def _forget(self, run: _Run) -> None:
+        self._running.pop(run.key, None)
+        self._note_progress()
+
+    def _answer(self, message: Message[Any], body: Response) -> None:
+        self._tasks.spawn(self._send(message, body), name="answer")
+
+    async def _send(self, message: Message[Any], body: Response) -> None:
+        """Send an answer. Nobody is left to hear of it when that fails."""
+        if self._client is None:
+            await self._until(lambda: self._client is not None, None)
+        assert self._client is not None
+        try:
+            try:
+                await self._client.send(message.create_response(body))
+            except MessageTooLargeError as e:
+                smaller = error_body(e, _for_exception(message))
+                await self._client.send(message.create_response(smaller))
+        except ExchangeError as e:
+            logger.info("%s could not answer %s: %s", self._name, message.src, e)
+        except Exception as e:
+            what = f"{type(e).__name__}: {e}"
+            logger.warning("%s could not answer %s: %s", self._name, message.src, what)
+        finally:
+            self._unanswered -= 1
+            self._note_progress()
+
+
+def _for_exception(message: Message[Any]) -> SerializationStrategy:
+    body = message.get_body()
+    if isinstance(body, ActionRequest):
+        return wanted_strategies(body)[1]
+    return SerializationStrategy.JSON
+
+
+def _outside(error: Exception) -> TracebackType | None:
+    """Return the part of a traceback that lies in the agent's code, if there is one."""
+    part = error.__traceback__
+    while part is not None and part.tb_frame.f_globals.get("__name__") in _OURS:
+        part = part.tb_next
+    return part
+
+
+_OURS = frozenset({__name__, "academy.agent", "academy.runtime"})

@@ -1,0 +1,394 @@
+"""Handles: what an agent is called with, from anywhere."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import functools
+import time
+from typing import Any, Generic, TypeVar
+
+from academy.exception import (
+    AgentInactiveError,
+    AgentTerminatedError,
+    ExchangeClientNotFoundError,
+    ExchangeError,
+)
+from academy.exchange.client import ExchangeClient, exchange_context
+from academy.exchange.transport import MailboxStatus
+from academy.identifier import AgentId, UserId
+from academy.message import (
+    ActionRequest,
+    ActionResponse,
+    CancelRequest,
+    ErrorResponse,
+    Message,
+    PingRequest,
+    ShutdownRequest,
+    SuccessResponse,
+)
+from academy.serialize import SerializationStrategy, default_serializer
+from academy.stats import AgentStats
+from academy.status_watch import StatusWatch
+
+__all__ = ["Handle", "ProxyHandle", "exchange_context"]
+
+AgentT = TypeVar("AgentT")
+AgentT_co = TypeVar("AgentT_co", covariant=True)
+
+
+class Handle(Generic[AgentT_co]):
+    """Calls the actions of an agent, wherever it runs.
+
+    ```python
+    await handle.add(1, to="total")            # calls the action `add`
+    await handle.action("add", 1, to="total")  # the same
+    ```
+
+    A handle sends through the exchange client of the context it is used in: that of
+    the surrounding manager or client, or, inside an agent, that of the agent. So
+    handles may be passed around, stored in agents, and pickled. A pickled handle
+    never carries a client.
+
+    Cancelling a call, also by a timeout, returns at once and asks the agent to
+    cancel the action; that question is not waited for.
+
+    Args:
+        agent_id: The agent; `None` for a handle that is bound to one later.
+        exchange: Client to use where the context has none.
+        ignore_context: Always use `exchange`, whatever the context has.
+        request_serializer: Strategy of the arguments; `None` for the default of the
+            context ([`default_serializer`][academy.serialize.default_serializer]).
+        result_serializer: Strategy of the result; `None` for that of the arguments.
+        exception_serializer: Strategy of an exception; `None` for that of the
+            result.
+        polling_interval: Seconds between two looks at the agent's status while
+            calls are pending, with `reject_on_inactive`.
+        reject_on_inactive: Fail calls when no live process runs the agent, instead
+            of waiting until one does.
+
+    Raises:
+        ValueError: `ignore_context` without `exchange`, an unknown serializer, or an
+            interval that is not positive.
+    """
+
+    def __init__(
+        self,
+        agent_id: AgentId[AgentT_co] | None = None,
+        *,
+        exchange: ExchangeClient[Any] | None = None,
+        ignore_context: bool = False,
+        request_serializer: SerializationStrategy | None = None,
+        result_serializer: SerializationStrategy | None = None,
+        exception_serializer: SerializationStrategy | None = None,
+        polling_interval: float = 60,
+        reject_on_inactive: bool = False,
+    ) -> None:
+        if ignore_context and exchange is None:
+            raise ValueError(
+                "A handle with ignore_context=True has nothing to send with: "
+                "pass exchange= too."
+            )
+        if not polling_interval > 0:
+            raise ValueError(
+                f"polling_interval is in seconds and positive, not {polling_interval}."
+            )
+        self._agent_id = agent_id
+        self._exchange = exchange
+        self.ignore_context = ignore_context
+        self.request_serializer = _strategy(request_serializer)
+        self.result_serializer = _strategy(result_serializer)
+        self.exception_serializer = _strategy(exception_serializer)
+        self.polling_interval = polling_interval
+        self._reject_on_inactive = reject_on_inactive
+        self._status_watch: StatusWatch | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Clients live in one process; the copy finds one in its own context.
+        return {
+            **self.__dict__,
+            "_exchange": None,
+            "ignore_context": False,
+            "_status_watch": None,
+        }
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}(agent_id={self._agent_id!r}, "
+            f"exchange={self._exchange!r}, ignore_context={self.ignore_context})"
+        )
+
+    def __str__(self) -> str:
+        return f"{type(self).__name__}<agent: {self._agent_id}>"
+
+    def __getattr__(self, name: str) -> Any:
+        # Underscores are for Python and its tools, which look for what is not there.
+        if name.startswith("_"):
+            raise AttributeError(
+                f"{type(self).__name__!r} object has no attribute {name!r}; an action "
+                f"of that name is called with handle.action({name!r}, ...)."
+            )
+        return functools.partial(self.action, name)
+
+    @property
+    def agent_id(self) -> AgentId[AgentT_co]:
+        """The agent.
+
+        Raises:
+            RuntimeError: The handle is not bound to an agent yet.
+        """
+        if self._agent_id is None:
+            raise RuntimeError(
+                "This handle is not bound to an agent yet. A handle of a launch batch "
+                "is bound when the batch is submitted, at the end of its block."
+            )
+        return self._agent_id
+
+    @property
+    def exchange(self) -> ExchangeClient[Any]:
+        """The client that the handle sends with in this context.
+
+        Raises:
+            ExchangeClientNotFoundError: Neither the context nor the handle has one.
+        """
+        own = self._exchange
+        if own is not None and self.ignore_context:
+            return own
+        client = exchange_context.get(own)
+        if client is None:
+            raise ExchangeClientNotFoundError(self._agent_id)
+        return client
+
+    @property
+    def reject_on_inactive(self) -> bool:
+        """Whether calls fail when no live process runs the agent."""
+        return self._reject_on_inactive
+
+    def _bind(self, agent_id: AgentId[Any]) -> None:
+        """Bind a handle that was made before its agent was registered."""
+        self._agent_id = agent_id
+
+    async def action(self, action: str, /, *args: Any, **kwargs: Any) -> Any:
+        """Call an action and return its result.
+
+        Cancelling returns at once; the agent is asked to cancel the action.
+
+        Args:
+            action: Name of the action.
+            *args: Its positional arguments.
+            **kwargs: Its keyword arguments.
+
+        Raises:
+            SerializationError: The arguments cannot be serialized; nothing was sent.
+            AgentTerminatedError: The agent has ended for good.
+            AgentInactiveError: No live process runs the agent, and the handle was
+                made with `reject_on_inactive`.
+            ExchangeError: The call was not delivered, or got no answer.
+            DeserializationError: The result cannot be decoded here.
+            DeserializationMethodProhibitedError: The result came in a serialization
+                that is not accepted here.
+            Exception: Whatever the action raised.
+        """
+        body = ActionRequest(
+            action=action,
+            serialization=self.request_serializer or default_serializer.get(),
+            result_serialization=self.result_serializer,
+            exception_serialization=self.exception_serializer,
+            pargs=args,
+            kargs=kwargs,
+        )
+        client = self.exchange
+        message = Message.create(client.client_id, self.agent_id, body)
+        response = await self._request(client, message, cancel=True)
+        if isinstance(response, ActionResponse):
+            return response.get_result()
+        raise _error(response, self._agent_id)
+
+    async def ping(self, *, timeout: float | None = None) -> float:
+        """Return the seconds that a message to the agent and back takes.
+
+        Args:
+            timeout: Longest wait in seconds.
+
+        Raises:
+            AgentTerminatedError: The agent has ended for good.
+            AgentInactiveError: As for an action.
+            TimeoutError: There was no answer within the timeout.
+            ExchangeError: The ping was not delivered.
+        """
+        client = self.exchange
+        message = Message.create(client.client_id, self.agent_id, PingRequest())
+        start = time.perf_counter()
+        async with asyncio.timeout(timeout):
+            response = await self._request(client, message)
+        if isinstance(response, SuccessResponse):
+            return time.perf_counter() - start
+        raise _error(response, self._agent_id)
+
+    async def shutdown(self, *, terminate: bool | None = None) -> None:
+        """Ask the agent to end, without waiting for it.
+
+        Args:
+            terminate: Whether to close the agent's mailbox for good; `None` leaves
+                that to its [`RuntimeConfig`][academy.runtime.RuntimeConfig].
+
+        Raises:
+            AgentTerminatedError: The agent has ended for good already.
+            ExchangeError: The request was not accepted for delivery.
+        """
+        client = self.exchange
+        body = ShutdownRequest(terminate=terminate)
+        await client.send(Message.create(client.client_id, self.agent_id, body))
+
+    async def agent_status(self) -> MailboxStatus:
+        """Return the state of the agent's mailbox now."""
+        return await self.exchange.status(self.agent_id)
+
+    async def agent_stats(self) -> AgentStats:
+        """Return the message counts of the agent now.
+
+        Raises:
+            BadEntityIdError: The agent was never registered.
+        """
+        return await self.exchange.agent_stats(self.agent_id)
+
+    async def _request(
+        self,
+        client: ExchangeClient[Any],
+        message: Message[Any],
+        *,
+        cancel: bool = False,
+    ) -> Any:
+        """Return the body of the response to a request.
+
+        Args:
+            client: Client to send with.
+            message: The request.
+            cancel: Ask the agent to drop the request when nobody waits any more.
+        """
+        send = client.request
+        if self._reject_on_inactive:
+            watch = self._watch(client)
+            await watch.check()
+            send = watch.request
+        try:
+            response = await send(message)
+        except (asyncio.CancelledError, AgentInactiveError):
+            if cancel:
+                body = CancelRequest(target_tag=message.tag)
+                client.send_soon(Message.create(message.src, message.dest, body))
+            raise
+        return response.get_body()
+
+    def _watch(self, client: ExchangeClient[Any]) -> StatusWatch:
+        watch = self._status_watch
+        if watch is None or watch.client is not client:
+            watch = StatusWatch(client, self.agent_id, self.polling_interval)
+            self._status_watch = watch
+        return watch
+
+
+class ProxyHandle(Handle[AgentT]):
+    """A handle to an agent object in the same process, for tests.
+
+    It calls the actions of the agent directly: nothing is sent or serialized, and
+    neither an exchange nor a runtime is needed. Give it to an agent under test in
+    place of the handle to another agent.
+
+    Args:
+        agent: The agent.
+
+    Raises:
+        TypeError: That is no agent.
+    """
+
+    def __init__(self, agent: AgentT) -> None:
+        if not hasattr(type(agent), "_agent_invoke"):
+            raise TypeError(f"ProxyHandle needs an Agent instance, not {agent!r}.")
+        super().__init__(AgentId.new())
+        self.agent: Any = agent
+        self._user_id = UserId.new(name="proxy")
+        self._stats = AgentStats()
+        self._ended = False
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(agent={self.agent!r})"
+
+    def __str__(self) -> str:
+        return f"{type(self).__name__}<{self.agent}>"
+
+    def __getattr__(self, name: str) -> Any:
+        call = super().__getattr__(name)
+        self.agent._agent_require_action(name)
+        return call
+
+    async def action(self, action: str, /, *args: Any, **kwargs: Any) -> Any:
+        """Call an action and return its result.
+
+        An action that wants an [`ActionContext`][academy.context.ActionContext] gets
+        one that names a user of the proxy's own as the source.
+
+        Args:
+            action: Name of the action.
+            *args: Its positional arguments.
+            **kwargs: Its keyword arguments.
+
+        Raises:
+            AttributeError: The agent has no such action.
+            AgentTerminatedError: The proxy was shut down.
+            Exception: Whatever the action raised.
+        """
+        self._check_open()
+        self._stats.incoming += 1
+        self._stats.in_progress += 1
+        try:
+            return await self.agent._agent_invoke(
+                action, self._user_id, None, args, kwargs
+            )
+        finally:
+            self._stats.in_progress -= 1
+            self._stats.completed += 1
+
+    async def ping(self, *, timeout: float | None = None) -> float:
+        """Return 0.0.
+
+        Raises:
+            AgentTerminatedError: The proxy was shut down.
+        """
+        self._check_open()
+        return 0.0
+
+    async def shutdown(self, *, terminate: bool | None = None) -> None:
+        """Let all later calls fail; the agent itself notices nothing.
+
+        Raises:
+            AgentTerminatedError: The proxy was shut down already.
+        """
+        self._check_open()
+        self._ended = True
+
+    async def agent_status(self) -> MailboxStatus:
+        """Return `ACTIVE`, or `TERMINATED` after `shutdown`."""
+        return MailboxStatus.TERMINATED if self._ended else MailboxStatus.ACTIVE
+
+    async def agent_stats(self) -> AgentStats:
+        """Return how many actions were called through this proxy."""
+        return dataclasses.replace(self._stats)
+
+    def _check_open(self) -> None:
+        if self._ended:
+            raise AgentTerminatedError(self.agent_id, executed="no")
+
+
+def _strategy(given: SerializationStrategy | None) -> SerializationStrategy | None:
+    return SerializationStrategy(given) if given else None
+
+
+def _error(response: Any, agent_id: AgentId[Any] | None) -> Exception:
+    """Return the exception that a response stands for."""
+    if isinstance(response, ErrorResponse):
+        return response.get_exception()
+    return ExchangeError(
+        f"{agent_id} answered with a {type(response).__name__}, which does not fit "
+        "the request. Install the same release of academy on both sides."
+    )
