@@ -81,6 +81,7 @@ class LocalExchangeState(NoPickleMixin):
     def __init__(self) -> None:
         self.lock = threading.RLock()
         self.mailboxes: dict[EntityId, _Mailbox] = {}
+        self._sources: dict[EntityId, set[EntityId]] = {}
 
     def add(self, uid: EntityId, mro: tuple[str, ...] = ()) -> None:
         """Register a mailbox."""
@@ -166,10 +167,16 @@ class LocalExchangeState(NoPickleMixin):
             headers = [decode(segments).header for segments in waiting]
             return [h for h in headers if h.kind == "request"]
 
-    def owners(self) -> list[LocalExchangeTransport]:
-        """Return the transports that own a mailbox."""
+    def senders(self, uid: EntityId) -> list[LocalExchangeTransport]:
+        """Return, once, the owners of mailboxes that have sent to a mailbox."""
         with self.lock:
-            return [m.owner for m in self.mailboxes.values() if m.owner is not None]
+            sources = self._sources.pop(uid, set())
+            boxes = [self.mailboxes[source] for source in sources]
+            return [m.owner for m in boxes if m.owner is not None]
+
+    def note_sender(self, source: EntityId, dest: EntityId) -> None:
+        """Remember who has sent to a mailbox."""
+        self._sources.setdefault(dest, set()).add(source)
 
 
 class LocalExchangeTransport(ExchangeTransportMixin, NoPickleMixin):
@@ -231,6 +238,7 @@ class LocalExchangeTransport(ExchangeTransportMixin, NoPickleMixin):
         with self._state.lock:
             self._state.get(message.dest)
             self._ledger.sending(message.header)
+            self._state.note_sender(self._mailbox_id, message.dest)
             self._state.put(message.dest, segments)
 
     async def _recv(self, timeout: float | None = None) -> Message[Any]:
@@ -325,7 +333,7 @@ class LocalExchangeTransport(ExchangeTransportMixin, NoPickleMixin):
         for header in self._state.terminate(uid, reason):
             self._respond(header, _terminated(uid, reason, executed="no"))
         # What the agent had taken it may still answer; after that nobody will.
-        for transport in self._state.owners():
+        for transport in self._state.senders(uid):
             transport.expire(uid, reason)
 
     def expire(self, uid: EntityId, reason: str | None) -> None:
