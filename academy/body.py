@@ -30,6 +30,7 @@ from msgspec import Struct
 from academy.exception import (
     ActionCancelledError,
     ActionInvalidStateError,
+    DeserializationError,
     Executed,
     ForbiddenError,
     IncompatibleNetworkProtocolError,
@@ -119,9 +120,21 @@ def head_decoder(cls: Any) -> msgspec.msgpack.Decoder[Any]:
 
 
 class Carrier(Body, kw_only=True):
-    """A body that carries serialized objects, undecoded while `packed` is set."""
+    """A body that carries a serialized object, undecoded while `packed` is set.
 
+    Attributes:
+        serialization: Strategy of what it carries.
+        packed: What it carries, as it came in.
+    """
+
+    what: ClassVar[str]
+    """What it carries: the attribute of that name."""
+
+    serialization: SerializationStrategy
     packed: list[Segment] | None = None
+
+    def __post_init__(self) -> None:
+        self.serialization = SerializationStrategy(self.serialization)
 
     def segments(self) -> list[Segment]:
         """Return what the body carries, serialized.
@@ -129,15 +142,20 @@ class Carrier(Body, kw_only=True):
         Raises:
             SerializationError: The strategy cannot carry the objects.
         """
-        return self._pack() if self.packed is None else self.packed
+        if self.packed is not None:
+            return self.packed
+        return pack(getattr(self, self.what), self.serialization, what=self.what)
 
     @classmethod
     def from_head(cls, head: Sequence[Any], segments: list[Segment]) -> Self:
         """Build a received body; what it carries stays undecoded."""
         return cls(**dict(zip(cls.plain, head, strict=True)), packed=segments)
 
-    def _pack(self) -> list[Segment]:
-        raise TypeError(f"{type(self).__name__} carries nothing.")
+    def _decode(self) -> None:
+        if self.packed is not None:
+            obj = unpack(self.packed, self.serialization, what=self.what)
+            setattr(self, self.what, obj)
+            self.packed = None
 
 
 class ActionRequest(Carrier, kw_only=True):
@@ -154,12 +172,12 @@ class ActionRequest(Carrier, kw_only=True):
     """
 
     action: str
-    serialization: SerializationStrategy
     result_serialization: SerializationStrategy | None = None
     exception_serialization: SerializationStrategy | None = None
     pargs: Any = ()
     kargs: Any = msgspec.field(default_factory=dict)
     kind = "action-request"
+    what = "arguments"
     plain = (
         "action",
         "serialization",
@@ -168,13 +186,25 @@ class ActionRequest(Carrier, kw_only=True):
     )
 
     def __post_init__(self) -> None:
-        self.serialization = SerializationStrategy(self.serialization)
-        if self.result_serialization is not None:
-            self.result_serialization = SerializationStrategy(self.result_serialization)
-        if self.exception_serialization is not None:
-            self.exception_serialization = SerializationStrategy(
-                self.exception_serialization
-            )
+        super().__post_init__()
+        for name in ("result_serialization", "exception_serialization"):
+            if (strategy := getattr(self, name)) is not None:
+                setattr(self, name, SerializationStrategy(strategy))
+
+    @property
+    def arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Positional and keyword arguments, as they travel."""
+        return self.pargs, self.kargs
+
+    @arguments.setter
+    def arguments(self, value: Any) -> None:
+        try:
+            pargs, kargs = value
+            self.pargs, self.kargs = tuple(pargs), dict(kargs)
+        except (TypeError, ValueError) as e:
+            raise DeserializationError(
+                self.what, self.serialization.value, f"they are no arguments: {e}"
+            ) from e
 
     def get_args(self) -> tuple[Any, ...]:
         """Return the positional arguments, decoding them once.
@@ -183,23 +213,13 @@ class ActionRequest(Carrier, kw_only=True):
             DeserializationMethodProhibitedError: Not an accepted strategy here.
             DeserializationError: They cannot be decoded here.
         """
-        self._unpack()
+        self._decode()
         return tuple(self.pargs)
 
     def get_kwargs(self) -> dict[str, Any]:
         """Return the keyword arguments; decodes and raises as `get_args` does."""
-        self._unpack()
+        self._decode()
         return dict(self.kargs)
-
-    def _pack(self) -> list[Segment]:
-        return pack((self.pargs, self.kargs), self.serialization, what="arguments")
-
-    def _unpack(self) -> None:
-        if self.packed is not None:
-            self.pargs, self.kargs = unpack(
-                self.packed, self.serialization, what="arguments"
-            )
-            self.packed = None
 
 
 class PingRequest(Body, kw_only=True):
@@ -238,22 +258,14 @@ class ActionResponse(Carrier, kw_only=True):
     """
 
     result: Any = None
-    serialization: SerializationStrategy
     kind = "action-response"
+    what = "result"
     plain = ("serialization",)
-
-    def __post_init__(self) -> None:
-        self.serialization = SerializationStrategy(self.serialization)
 
     def get_result(self) -> Any:
         """Return the result, decoding it once; raises as `ActionRequest.get_args`."""
-        if self.packed is not None:
-            self.result = unpack(self.packed, self.serialization, what="result")
-            self.packed = None
+        self._decode()
         return self.result
-
-    def _pack(self) -> list[Segment]:
-        return pack(self.result, self.serialization, what="result")
 
 
 class SuccessResponse(Body, kw_only=True):
@@ -270,13 +282,10 @@ class UserErrorResponse(Carrier, kw_only=True):
         exception: The exception; use `get_exception` on a received response.
     """
 
-    serialization: SerializationStrategy
     exception: Any = None
     kind = "user-error-response"
+    what = "exception"
     plain = ("serialization",)
-
-    def __post_init__(self) -> None:
-        self.serialization = SerializationStrategy(self.serialization)
 
     def get_exception(self) -> Exception:
         """Return the exception, decoding it once; raises as `ActionRequest.get_args`.
@@ -284,18 +293,13 @@ class UserErrorResponse(Carrier, kw_only=True):
         Raises:
             TypeError: The response carries something that is no exception.
         """
-        if self.packed is not None:
-            self.exception = unpack(self.packed, self.serialization, what="exception")
-            self.packed = None
+        self._decode()
         if not isinstance(self.exception, Exception):
             raise TypeError(
                 f"An error response carries a {type(self.exception).__name__}, "
                 "which is no exception."
             )
         return self.exception
-
-    def _pack(self) -> list[Segment]:
-        return pack(self.exception, self.serialization, what="exception")
 
 
 class ErrorCode(enum.IntEnum):
@@ -341,12 +345,7 @@ class AcademyErrorResponse(Body, kw_only=True):
     executed: Executed = "maybe"
     detail: str = ""
     kind = "academy-error-response"
-    plain = (
-        "error_code",
-        "mailbox_id",
-        "executed",
-        "detail",
-    )
+    plain = ("error_code", "mailbox_id", "executed", "detail")
 
     def get_exception(self) -> Exception:
         """Return the exception that stands for the error."""

@@ -20,6 +20,7 @@ Exception
 │  └─ UnauthorizedError                no valid credentials
 ├─ SerializationError                  an argument or a result cannot travel
 │  └─ ExceptionSerializationError
+├─ DeserializationError                data arrived that cannot be read here
 ├─ DeserializationMethodProhibitedError
 ├─ IncompatibleNetworkProtocolError
 ├─ AcademyRemoteError                  a remote exception that lost its type
@@ -28,31 +29,29 @@ Exception
 └─ AgentStartError, WorkerMismatchError, ShutdownTimeoutError    launching agents
 ```
 
-Each is rebuilt from its attributes when pickled.
+All can be pickled and keep their attributes, text and notes.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from typing import Any, ClassVar, Literal
 
-from academy.identifier import AgentId, EntityId, UserId
+from academy.identifier import AgentId, EntityId
 
 Executed = Literal["no", "maybe"]
 """Whether the request of a failed call ran: certainly not, or nobody can tell."""
 
 
-def _rebuild(cls: type[Exception], values: dict[str, Any]) -> Exception:
-    return cls(**values)
-
-
 class _FromAttributes:
-    """Pickles an exception as its class and the attributes named in `_fields`."""
+    """Pickles an exception as its class and the arguments named in `_fields`."""
 
     _fields: ClassVar[tuple[str, ...]] = ()
 
     def __reduce__(self) -> Any:
-        return _rebuild, (type(self), {f: getattr(self, f) for f in self._fields})
+        values = {f: getattr(self, f) for f in self._fields}
+        return functools.partial(type(self), **values), (), self.__dict__
 
 
 class ExchangeError(Exception):
@@ -99,8 +98,9 @@ class MailboxTerminatedError(_FromAttributes, ExchangeError):
     _fields = ("uid", "reason", "executed")
 
     def __new__(
-        cls, uid: EntityId, *args: Any, **kwargs: Any
+        cls, uid: EntityId, reason: str | None = None, executed: Executed = "maybe"
     ) -> MailboxTerminatedError:
+        """Make the error of the kind of entity that `uid` names."""
         kind = AgentTerminatedError if isinstance(uid, AgentId) else UserTerminatedError
         return Exception.__new__(kind if cls is MailboxTerminatedError else cls)
 
@@ -117,22 +117,9 @@ class MailboxTerminatedError(_FromAttributes, ExchangeError):
 class AgentTerminatedError(MailboxTerminatedError):
     """The agent's mailbox is closed for good: it has ended, or was ended."""
 
-    def __init__(
-        self,
-        uid: AgentId[Any],
-        reason: str | None = None,
-        executed: Executed = "maybe",
-    ) -> None:
-        super().__init__(uid, reason, executed)
-
 
 class UserTerminatedError(MailboxTerminatedError):
     """The user's mailbox is closed for good: its client was closed."""
-
-    def __init__(
-        self, uid: UserId, reason: str | None = None, executed: Executed = "maybe"
-    ) -> None:
-        super().__init__(uid, reason, executed)
 
 
 class FencedError(_FromAttributes, ExchangeError):
@@ -200,7 +187,7 @@ class MailboxFullError(DeliveryError):
     _summary = "The mailbox of {uid} is full"
 
 
-class BackpressureTimeout(DeliveryError):  # noqa: N818 - public name
+class BackpressureTimeout(DeliveryError):
     """The send window to the destination stayed full until the deadline."""
 
     _summary = "{uid} does not keep up with its messages"

@@ -321,6 +321,8 @@ class _Head(Struct, array_like=True, frozen=True):
 _encoder = msgspec.msgpack.Encoder(uuid_format="bytes")
 _decoder = msgspec.msgpack.Decoder(_Head)
 _version_decoder = msgspec.msgpack.Decoder(list[Any])
+# Data that is nested too deep is damage, too.
+_DAMAGED = (msgspec.DecodeError, RecursionError)
 
 
 def encode(message: Message[Any]) -> list[Segment]:
@@ -362,7 +364,7 @@ def decode(segments: Sequence[Segment]) -> Message[Any]:
     try:
         h = _decoder.decode(segments[0])
         known = check_version(h.protocol)
-    except msgspec.DecodeError as e:
+    except _DAMAGED as e:
         _check_foreign(segments[0])
         raise ValueError(f"The head of a message is damaged: {e}") from e
     if not known:
@@ -390,7 +392,7 @@ def _check_foreign(head: Segment) -> None:
     """Tell a head of another version, laid out otherwise, from a damaged one."""
     try:
         fields = _version_decoder.decode(head)
-    except msgspec.DecodeError:
+    except _DAMAGED:
         return
     if fields and isinstance(fields[0], str) and not check_version(fields[0]):
         raise IncompatibleNetworkProtocolError(fields[0], PROTOCOL_VERSION)

@@ -248,7 +248,7 @@ def _pickle(
     except (pickle.PicklingError, AttributeError, TypeError):
         by_value = True
     if by_value:
-        import cloudpickle  # type: ignore[import-untyped]
+        import cloudpickle
 
         collected.clear()
         data = cloudpickle.dumps(obj, protocol=PICKLE_PROTOCOL, buffer_callback=collect)

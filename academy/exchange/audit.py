@@ -93,6 +93,9 @@ class Auditor:
                 await self._round()
             except ExchangeError as e:
                 logger.debug("An audit was put off: %s", e)
+            except Exception:
+                # The last resort of all requests must not end with one of them.
+                logger.exception("An audit failed")
             try:
                 async with asyncio.timeout(RECHECK):
                     await self._urgent.wait()
@@ -132,7 +135,9 @@ class Auditor:
         box = self._boxes.get(uid)
         if box is not None:
             return box.ledger.stats(len(box.inbox))
-        asker = next(iter(self._boxes.values()))
+        asker = next(iter(self._boxes.values()), None)
+        if asker is None:
+            return None
         try:
             report = await self._probe(asker, uid, [])
         except (ExchangeError, TimeoutError):
@@ -203,9 +208,14 @@ class Auditor:
     ) -> None:
         """Audit requests to a mailbox of this process."""
         waiting = target.waiting_tags()
+        stream = box.stream(target.uid, REQUESTS).name
         for awaited in requests:
             tag = awaited.header.tag
-            if tag in target.ledger.open or tag in waiting or target.dirty:
+            if tag in target.ledger.open or tag in waiting:
+                awaited.strikes = 0
+            elif target.received.former(stream, awaited.seq):
+                self._suspect(box, awaited, Verdict.PEER_LOST)
+            elif target.dirty:
                 awaited.strikes = 0
             else:
                 self._suspect(box, awaited, Verdict.VANISHED)
@@ -268,11 +278,13 @@ class Auditor:
         future: asyncio.Future[_Report] = self._loop.create_future()
         self._reports[number] = future
         probe = _Probe(number, str(asker.uid.uid), asker.uid.role, tags)
+        asker.expecting += 1
         try:
             async with asyncio.timeout(STATS_TIMEOUT):
                 await self._router.control(dest, PROBE, msgspec.msgpack.encode(probe))
                 return await future
         finally:
+            asker.expecting -= 1
             self._reports.pop(number, None)
 
     def _answer(self, box: BoundMailbox, probe: _Probe) -> None:

@@ -20,6 +20,8 @@ from academy.serialize import Segment
 logger = logging.getLogger(__name__)
 
 LARGEST_TAKE = 64
+SLOW = 2.0
+"""Seconds for which nobody waits for a consumer that was found not to keep up."""
 
 
 class Delivery(NamedTuple):
@@ -76,17 +78,22 @@ class BoundMailbox:
         """How many messages the next take asks for."""
         self.dirty = True
         """Whether the queue may have messages that have not arrived."""
-        self.taking = False
+        self.take: asyncio.Task[None] | None = None
+        """The take that is under way."""
+        self.expecting = 0
+        """How many reports this process awaits, whether the consumer waits or not."""
         self._on_want = on_want
         self._waiting = 0
         self._streams: dict[tuple[uuid.UUID, int], SendStream] = {}
         self._gates: dict[tuple[uuid.UUID, int], asyncio.Lock] = {}
         self._barriers: list[tuple[str, int, asyncio.Future[None]]] = []
+        self._slow_until = 0.0
 
     @property
     def wanting(self) -> bool:
-        """Whether a take is due: the consumer waits and the queue may have some."""
-        return bool(self.dirty and self._waiting and not self.inbox and not self.ended)
+        """Whether a take is due: somebody waits and the queue may have some."""
+        eager = self.expecting or (self._waiting and not self.inbox)
+        return bool(self.dirty and eager and not self.ended)
 
     @property
     def ended(self) -> bool:
@@ -161,39 +168,44 @@ class BoundMailbox:
         """
         if self.has(stream):
             return True
-        reached: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        if loop.time() < self._slow_until:
+            return False
+        reached: asyncio.Future[None] = loop.create_future()
         self._barriers.append((stream.name, stream.relayed, reached))
         self.wake()
         await asyncio.wait([reached], timeout=timeout)
         self._barriers = [b for b in self._barriers if b[2] is not reached]
+        if not reached.done():
+            # The consumer does not keep up: not every sender has to find that out.
+            self._slow_until = loop.time() + SLOW
         return reached.done() and not self.ended
 
     def has(self, stream: SendStream) -> bool:
         """Return whether all of a stream that is in the queue has arrived here."""
         return self.received.accepted(stream.name) >= stream.relayed
 
-    def fence(self) -> list[Delivery]:
-        """End the mailbox because a newer owner has it.
+    def fence(self) -> None:
+        """End the mailbox because a newer owner has it."""
+        self._end(FencedError(self.uid))
 
-        Returns:
-            What the consumer did not take.
-        """
-        return self._end(FencedError(self.uid))
+    def terminate(self, reason: str) -> None:
+        """End the mailbox because it is closed for good."""
+        self._end(MailboxTerminatedError(self.uid, reason or None))
 
-    def terminate(self, reason: str) -> list[Delivery]:
-        """End the mailbox because it is closed for good; returns as `fence` does."""
-        return self._end(MailboxTerminatedError(self.uid, reason or None))
+    def leave(self) -> None:
+        """End the mailbox because its transport is closed."""
+        self._end(RuntimeError(f"The transport of {self.uid} is closed."))
 
-    def leave(self) -> list[Delivery]:
-        """End the mailbox because its transport is closed; returns as `fence` does."""
-        return self._end(RuntimeError(f"The transport of {self.uid} is closed."))
+    def untaken(self) -> list[Delivery]:
+        """Remove and return what the consumer of an ended mailbox did not take."""
+        return self.inbox.drain()
 
-    def _end(self, error: Exception) -> list[Delivery]:
+    def _end(self, error: Exception) -> None:
         self.inbox.end(error)
         for _, _, reached in self._barriers:
             if not reached.done():
                 reached.set_result(None)
-        return self.inbox.drain()
 
     async def _next(self, timeout: float | None) -> Delivery:
         self._waiting += 1

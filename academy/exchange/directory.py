@@ -175,11 +175,16 @@ class Directory:
         """Return what is known about a destination and one stream to it."""
         reply = await self._call("audit", entity_key(uid), stream)
         if reply[0] == b"terminated":
-            return Books("terminated", 0, False, 0, Mark())
+            return Books("terminated", 0, False, 0, 0, Mark())
         appended, seq, inc, base = reply[4]
         mark = Mark(int(seq), int(inc), int(base))
         return Books(
-            reply[0].decode(), int(reply[1]), bool(reply[2]), int(appended), mark
+            state=reply[0].decode(),
+            inc=int(reply[1]),
+            live=bool(reply[2]),
+            waiting=int(reply[3]),
+            appended=int(appended),
+            taken=mark,
         )
 
     async def beat(self, uid: EntityId) -> None:

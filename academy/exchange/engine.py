@@ -21,6 +21,7 @@ from academy.exception import (
 )
 from academy.exchange.audit import Auditor
 from academy.exchange.bound import BoundMailbox, Delivery
+from academy.exchange.connection import RedisConnectionInfo
 from academy.exchange.directory import Directory, new_process_id, process_value
 from academy.exchange.keys import Keys, base32_to_uuid, entity_key
 from academy.exchange.lease import Lease
@@ -32,7 +33,7 @@ from academy.exchange.secret import (
     new_secret,
     secret_from_environment,
 )
-from academy.exchange.server import RedisConnectionInfo, Server, ServerUnavailableError
+from academy.exchange.server import Server, ServerUnavailableError
 from academy.exchange.stream import Offer, Received
 from academy.exchange.wake import News, WakeReader
 from academy.identifier import EntityId
@@ -45,6 +46,9 @@ STALL = 0.7
 """Seconds for which a step of closing waits for a server that answers nobody."""
 FLUSH_TIMEOUT = 5.0
 """Seconds for which closing waits until answers to others are on their way."""
+TAKEN_OVER = "another client took its mailbox over"
+TAKE_AGAIN = 1.0
+"""Seconds after which a take is repeated that the server has refused."""
 
 
 class Engine:
@@ -114,13 +118,18 @@ class Engine:
             MailboxTerminatedError: It is closed for good.
             ServerUnavailableError: The server was away for too long.
         """
+        former = self.boxes.get(uid)
+        if former is not None:
+            self._drop(former)
+            former.fence()
+            await self._release(former, TAKEN_OVER)
         inc, marks, mro = await self.directory.bind(uid, self.process)
         box = BoundMailbox(uid, mro, inc, Received(inc, marks), self._want)
         former = self.boxes.get(uid)
+        if former is not None:
+            self._fenced(former)
         self.boxes[uid] = box
         self._by_key[box.key] = box
-        if former is not None:
-            self._hand_over(former, box)
         return box
 
     async def unbind(self, box: BoundMailbox) -> None:
@@ -129,21 +138,9 @@ class Engine:
         Callers of requests that were taken and not answered are told so.
         """
         owned = self._drop(box)
-        untaken = box.leave()
-        if not owned:
-            return
-        lost = AcademyErrorResponse(
-            error_code=ErrorCode.PEER_LOST,
-            mailbox_id=box.uid,
-            detail="it stopped before it answered",
-        )
-        for header in list(box.ledger.open.values()):
-            self.router.respond_soon(header, lost)
-        try:
-            await self.queues.give_back(box, untaken, stall=STALL)
-            await self.router.flush(FLUSH_TIMEOUT)
-        except ExchangeError as e:
-            logger.warning("%s could not be closed cleanly: %s", box.uid, e)
+        box.leave()
+        if owned:
+            await self._release(box, "it stopped before it answered")
 
     async def terminate(self, uid: EntityId, reason: str = "") -> None:
         """Close a mailbox for good and answer the requests that wait in it."""
@@ -158,12 +155,46 @@ class Engine:
         self._mailbox_gone(entity_key(uid), reason)
         await self.router.flush(FLUSH_TIMEOUT)
 
+    async def _release(self, box: BoundMailbox, why: str) -> None:
+        """Give back what the consumer of an ended box did not take."""
+        self._answer_open(box, why)
+        untaken: list[Delivery] = []
+        try:
+            if box.take is not None:
+                # What it brings must be given back, too.
+                await self.server.while_answering(box.take, STALL)
+            untaken = box.untaken()
+            await self._give_back(box, untaken)
+        except FencedError:
+            self._resend(box, untaken)
+        except MailboxTerminatedError as e:
+            self._refuse(box, untaken, e.reason or "")
+        except ExchangeError as e:
+            logger.warning("%s could not be closed cleanly: %s", box.uid, e)
+            return
+        await self.router.flush(FLUSH_TIMEOUT)
+
+    def _answer_open(self, box: BoundMailbox, why: str) -> None:
+        """Tell those whose requests were taken, and that nobody will answer now."""
+        lost = AcademyErrorResponse(
+            error_code=ErrorCode.PEER_LOST, mailbox_id=box.uid, detail=why
+        )
+        for header in list(box.ledger.open.values()):
+            self.router.respond_soon(header, lost)
+
+    async def _give_back(self, box: BoundMailbox, untaken: list[Delivery]) -> None:
+        try:
+            await self.queues.give_back(box, untaken, stall=STALL)
+        except NotRegisteredError:
+            # The server was emptied, and the box was not restored before it ended.
+            await self._reassert(box)
+            await self.queues.give_back(box, untaken, stall=STALL)
+
     # Taking
 
     def _want(self, box: BoundMailbox) -> None:
-        if not box.taking:
-            box.taking = True
-            self._tasks.spawn(self._take(box), name=f"take-{box.uid}")
+        if box.take is None or box.take.done():
+            box.take = self._tasks.spawn(self._take(box), name=f"take-{box.uid}")
 
     async def _take(self, box: BoundMailbox) -> None:
         try:
@@ -181,8 +212,10 @@ class Engine:
         except ServerUnavailableError:
             # When the server is back, the reader reports a gap and this box is woken.
             box.dirty = True
-        finally:
-            box.taking = False
+        except ExchangeError as e:
+            logger.warning("%s could not take its messages: %s", box.uid, e)
+            box.dirty = True
+            asyncio.get_running_loop().call_later(TAKE_AGAIN, box.wake)
 
     def _receive(self, box: BoundMailbox, entry: Entry) -> None:
         offer = box.received.offer(entry.stream, entry.seq)
@@ -216,7 +249,11 @@ class Engine:
     async def _hear(self) -> None:
         async for news in self._reader.news():
             for item in news:
-                self._on_news(item)
+                try:
+                    self._on_news(item)
+                except Exception:
+                    # Damaged news must not make this process deaf.
+                    logger.exception("News were dropped: %r", item)
 
     def _on_news(self, news: News) -> None:
         box = self._by_key.get(news.entity)
@@ -233,28 +270,30 @@ class Engine:
 
     def _fenced(self, box: BoundMailbox) -> None:
         """A newer owner elsewhere: what it has not seen goes into the queue."""
-        self._drop(box)
-        for delivery in box.fence():
+        if self._drop(box):
+            self._answer_open(box, TAKEN_OVER)
+        box.fence()
+        self._resend(box, box.untaken())
+
+    def _resend(self, box: BoundMailbox, untaken: list[Delivery]) -> None:
+        for delivery in untaken:
             if delivery.local:
                 self.router.resend_soon(box.uid, delivery)
-
-    def _hand_over(self, former: BoundMailbox, box: BoundMailbox) -> None:
-        """A newer owner here: it gets what the former one did not take."""
-        for delivery in former.fence():
-            if delivery.stream:
-                box.received.offer(delivery.stream, delivery.seq)
-            box.accept(delivery)
 
     def _mailbox_gone(self, key: str, reason: str) -> None:
         box = self._by_key.get(key)
         if box is not None:
             self._drop(box)
-            for delivery in box.terminate(reason):
-                if delivery.message.is_request():
-                    body = terminated(box.uid, reason, "no")
-                    self.router.respond_soon(delivery.message.header, body)
+            box.terminate(reason)
+            self._refuse(box, box.untaken(), reason)
         self.auditor.terminated(key, reason)
         self.router.forget_dest(base32_to_uuid(key))
+
+    def _refuse(self, box: BoundMailbox, untaken: list[Delivery], reason: str) -> None:
+        for delivery in untaken:
+            if delivery.message.is_request():
+                body = terminated(box.uid, reason, "no")
+                self.router.respond_soon(delivery.message.header, body)
 
     def _drop(self, box: BoundMailbox) -> bool:
         """Forget a box; return whether it was the current one of its mailbox."""

@@ -6,8 +6,8 @@ import asyncio
 import weakref
 from typing import Any
 
+from academy.exchange.connection import RedisConnectionInfo
 from academy.exchange.engine import Engine
-from academy.exchange.server import RedisConnectionInfo
 
 
 class _Slot:
@@ -33,23 +33,38 @@ async def acquire(info: RedisConnectionInfo, namespace: str) -> Engine:
         ValueError: The namespace cannot be used in keys.
     """
     slots = _slots.setdefault(asyncio.get_running_loop(), {})
-    slot = slots.setdefault((*info.identity(), namespace), _Slot())
-    async with slot.lock:
-        if slot.engine is None:
-            engine = Engine(info, namespace)
-            await engine.open()
-            slot.engine = engine
-        slot.users += 1
-        return slot.engine
+    key = (*info.identity(), namespace)
+    slot = slots.setdefault(key, _Slot())
+    slot.users += 1
+    try:
+        async with slot.lock:
+            if slot.engine is None:
+                engine = Engine(info, namespace)
+                await engine.open()
+                slot.engine = engine
+            return slot.engine
+    except BaseException:
+        slot.users -= 1
+        _forget(slots, key)
+        raise
 
 
 async def release(engine: Engine) -> None:
     """Give an engine back; the last user closes it."""
-    for slot in _slots.get(asyncio.get_running_loop(), {}).values():
+    slots = _slots.get(asyncio.get_running_loop(), {})
+    for key, slot in list(slots.items()):
         if slot.engine is engine:
-            async with slot.lock:
-                slot.users -= 1
-                if slot.users == 0:
-                    slot.engine = None
-                    await engine.close()
-            return
+            slot.users -= 1
+            try:
+                async with slot.lock:
+                    # Somebody may have come meanwhile.
+                    if slot.users == 0 and slot.engine is engine:
+                        slot.engine = None
+                        await engine.close()
+            finally:
+                _forget(slots, key)
+
+
+def _forget(slots: dict[tuple[Any, ...], _Slot], key: tuple[Any, ...]) -> None:
+    if key in slots and slots[key].users == 0:
+        del slots[key]

@@ -16,16 +16,16 @@ from typing import Any, Generic, Literal, Self, TypeVar
 import redis.asyncio
 
 from academy.exchange.client_config import ExchangeClientConfig
-from academy.exchange.factory import ExchangeFactory
-from academy.exchange.keys import base32_to_uuid, check_namespace, uuid_to_base32
-from academy.exchange.ports import PortPool, release_port, reserve_port
-from academy.exchange.relay import RelayTransport
-from academy.exchange.server import (
+from academy.exchange.connection import (
     RedisConnectionInfo,
     async_client,
     parse_url,
     redacted,
 )
+from academy.exchange.factory import ExchangeFactory
+from academy.exchange.keys import base32_to_uuid, check_namespace, uuid_to_base32
+from academy.exchange.ports import PortPool, release_port, reserve_port
+from academy.exchange.relay import RelayTransport
 from academy.identifier import AgentId, EntityId, UserId
 from academy.socket import interface_addresses
 from academy.value import Value

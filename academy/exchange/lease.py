@@ -9,7 +9,8 @@ from collections.abc import Callable
 
 from redis.exceptions import RedisError
 
-from academy.exchange.server import RedisConnectionInfo, script, sync_client
+from academy.exchange.connection import RedisConnectionInfo, sync_client
+from academy.exchange.server import script
 
 logger = logging.getLogger(__name__)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -70,6 +71,21 @@ class Queues:
             timeout: How long to wait for a server that is away, in seconds.
 
         Raises:
+            ExchangeError: As `accepted` does.
+        """
+        await self.accepted(
+            source, dest, self.post(source, dest, entry, timeout=timeout)
+        )
+
+    async def accepted(
+        self,
+        source: BoundMailbox | None,
+        dest: EntityId,
+        reply: asyncio.Future[Any],
+    ) -> None:
+        """Wait until what `post` has put in line is in the queue of the mailbox.
+
+        Raises:
             BadEntityIdError: The destination is not registered.
             MailboxTerminatedError: It is closed for good, or the source is.
             MailboxFullError: Its queue is full.
@@ -77,35 +93,56 @@ class Queues:
             NotRegisteredError: The server has forgotten the source.
             PeerUnreachableError: The server was away for too long.
         """
+        try:
+            outcome = await reply
+        except ServerUnavailableError as e:
+            executed: Literal["no", "maybe"] = "maybe" if e.attempted else "no"
+            raise PeerUnreachableError(
+                dest, executed, f"the Redis server is away ({e.detail})"
+            ) from e
+        if outcome[0] == b"sender":
+            raise _sender_error(source, outcome)
+        if outcome[0] == b"full":
+            detail = f"{QUEUE_CAPACITY} requests wait in it"
+            raise MailboxFullError(dest, "no", detail)
+        check_reply(dest, outcome)
+
+    def post(
+        self,
+        source: BoundMailbox | None,
+        dest: EntityId,
+        entry: Entry,
+        *,
+        timeout: float = UNREACHABLE_TIMEOUT,
+    ) -> asyncio.Future[Any]:
+        """Put an append in line, behind all that was posted before.
+
+        Args:
+            source: The sending mailbox; `None` for this process itself.
+            dest: The mailbox.
+            entry: What is appended.
+            timeout: How long to wait for a server that is away, in seconds.
+
+        Returns:
+            What `accepted` waits for.
+        """
         key = entity_key(dest)
         sender: tuple[Argument, Argument] = ("", 0)
         if source is not None:
             sender = (source.key, source.inc)
         capacity = QUEUE_CAPACITY if entry.kind == REQUEST else 0
         stream, seq, *sealed = entry.sealed(self._secrets[0], key)
-        try:
-            reply = await self._server.call(
-                "send",
-                key,
-                *sender,
-                stream,
-                seq,
-                capacity,
-                self._process,
-                *sealed,
-                timeout=timeout,
-            )
-        except ServerUnavailableError as e:
-            executed: Literal["no", "maybe"] = "maybe" if e.attempted else "no"
-            raise PeerUnreachableError(
-                dest, executed, f"the Redis server is away ({e.detail})"
-            ) from e
-        if reply[0] == b"sender":
-            raise _sender_error(source, reply)
-        if reply[0] == b"full":
-            detail = f"{QUEUE_CAPACITY} requests wait in it"
-            raise MailboxFullError(dest, "no", detail)
-        check_reply(dest, reply)
+        return self._server.submit(
+            "send",
+            key,
+            *sender,
+            stream,
+            seq,
+            capacity,
+            self._process,
+            *sealed,
+            timeout=timeout,
+        )
 
     async def take(self, box: BoundMailbox) -> list[Entry]:
         """Take what waits for a mailbox, at most `box.batch` messages.
@@ -168,6 +205,9 @@ class Queues:
             stall: Give up when the server has answered nobody for so many seconds.
 
         Raises:
+            FencedError: A newer owner has the mailbox; nothing was given back.
+            MailboxTerminatedError: It is closed for good.
+            NotRegisteredError: The server has forgotten it.
             ServerUnavailableError: The server is away.
         """
         marks = box.received.given_back()
@@ -178,7 +218,11 @@ class Queues:
         for delivery in untaken:
             if delivery.stream:
                 arguments += entry_of(delivery).sealed(self._secrets[0], box.key)
-        await self._server.call("close", *arguments, timeout=TAKE_TIMEOUT, stall=stall)
+        reply = await self._server.call(
+            "close", *arguments, timeout=TAKE_TIMEOUT, stall=stall
+        )
+        if reply[0] != b"ok":
+            raise _owner_error(box.uid, reply)
 
 
 def entry_of(delivery: Delivery) -> Entry:

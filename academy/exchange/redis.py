@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, Self, TypeVar
 
 from academy.exchange.client_config import ExchangeClientConfig
+from academy.exchange.connection import RedisConnectionInfo, redacted
 from academy.exchange.factory import ExchangeFactory
 from academy.exchange.keys import check_namespace
 from academy.exchange.relay import RelayTransport
-from academy.exchange.server import RedisConnectionInfo, redacted
 from academy.identifier import AgentId, EntityId, UserId
 from academy.value import Value
 

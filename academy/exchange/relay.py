@@ -9,9 +9,9 @@ from typing import Any, ClassVar, Self
 from academy.exception import BadEntityIdError, MailboxTerminatedError
 from academy.exchange import engines
 from academy.exchange.bound import BoundMailbox
+from academy.exchange.connection import RedisConnectionInfo
 from academy.exchange.directory import info
 from academy.exchange.engine import Engine
-from academy.exchange.server import RedisConnectionInfo
 from academy.exchange.transport import (
     AGENT_CLASS,
     AgentInfo,

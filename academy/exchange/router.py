@@ -6,6 +6,7 @@ import asyncio
 import logging
 import uuid
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from academy.exception import (
@@ -43,6 +44,8 @@ BARRIER_TIMEOUT = 0.5
 queued behind them."""
 RECOVERY_TIMEOUT = 5.0
 """Seconds that a sender waits for a destination that a server has forgotten."""
+RECOVERY_PAUSE = 0.2
+"""Seconds between two attempts meanwhile."""
 
 
 def terminated(uid: EntityId, reason: str, executed: Executed) -> AcademyErrorResponse:
@@ -53,6 +56,29 @@ def terminated(uid: EntityId, reason: str, executed: Executed) -> AcademyErrorRe
         executed=executed,
         detail=reason,
     )
+
+
+@dataclass(slots=True)
+class _Outgoing:
+    """A message on its way.
+
+    Attributes:
+        box: The mailbox that sends it.
+        stream: The stream that it belongs to.
+        gate: Lock of the stream.
+        message: The message.
+        segments: The message, serialized.
+        seq: Its number in the stream.
+        before: The last number of the stream that went into the queue before it.
+    """
+
+    box: BoundMailbox
+    stream: SendStream
+    gate: asyncio.Lock
+    message: Message[Any]
+    segments: list[Segment]
+    seq: int = 0
+    before: int = 0
 
 
 class Router:
@@ -102,13 +128,14 @@ class Router:
         stream = box.stream(message.dest, lane)
         self._senders.setdefault(message.dest.uid, set()).add(box)
         target = self._boxes.get(message.dest)
+        outgoing = _Outgoing(box, stream, gate, message, segments)
         if gate.locked() or (target is not None and not target.has(stream)):
             async with gate:
-                await self._in_order(box, stream, message, segments)
-        elif target is not None:
-            self._deliver(box, target, stream, message, segments)
+                posted = await self._in_order(outgoing)
         else:
-            await self._enqueue(box, stream, message, segments)
+            posted = self._pass_on(outgoing, target)
+        if posted is not None:
+            await self._accepted(outgoing, posted)
 
     def forget_dest(self, dest: uuid.UUID) -> None:
         """Drop what is kept about a mailbox that is closed for good."""
@@ -132,11 +159,13 @@ class Router:
 
     def resend_soon(self, dest: EntityId, delivery: Delivery) -> None:
         """Queue a message that a mailbox of this process can no longer take."""
+        # Put in line now, so that what its sender sends next stays behind it. If the
+        # sender is gone, this process sends it in its own name.
         source = self._boxes.get(delivery.message.src)
-        if source is not None:
-            self._tasks.spawn(
-                self._resend(source, dest, delivery), name=f"resend-{delivery.seq}"
-            )
+        reply = self._queues.post(source, dest, entry_of(delivery))
+        self._tasks.spawn(
+            self._resent(source, dest, delivery, reply), name=f"resend-{delivery.seq}"
+        )
 
     async def control(self, dest: EntityId, kind: str, payload: bytes) -> None:
         """Send a control message of this process itself; raises as `Queues.append`."""
@@ -164,69 +193,85 @@ class Router:
             )
         box.check_open()
 
-    async def _in_order(
-        self,
-        box: BoundMailbox,
-        stream: SendStream,
-        message: Message[Any],
-        segments: list[Segment],
-    ) -> None:
+    async def _in_order(self, outgoing: _Outgoing) -> asyncio.Future[Any] | None:
         """Send behind earlier messages of the stream that are still in the queue."""
-        target = self._boxes.get(message.dest)
-        if target is not None and await target.caught_up(stream, BARRIER_TIMEOUT):
-            self._deliver(box, target, stream, message, segments)
-        else:
-            await self._enqueue(box, stream, message, segments)
+        target = self._boxes.get(outgoing.message.dest)
+        stream = outgoing.stream
+        if target is not None and not await target.caught_up(stream, BARRIER_TIMEOUT):
+            target = None
+        outgoing.box.check_open()
+        return self._pass_on(outgoing, target)
 
-    def _deliver(
-        self,
-        box: BoundMailbox,
-        target: BoundMailbox,
-        stream: SendStream,
-        message: Message[Any],
-        segments: list[Segment],
-    ) -> None:
-        """Hand a message to a mailbox of this process: serialized, so isolated."""
-        seq = stream.next()
-        box.ledger.sending(message.header, since=_now(), seq=seq)
-        copies = detach(segments)
-        received = decode(copies)
-        target.received.offer(stream.name, seq)
-        target.accept(Delivery(received, stream.name, seq, copies, local=True))
+    def _pass_on(
+        self, outgoing: _Outgoing, target: BoundMailbox | None
+    ) -> asyncio.Future[Any] | None:
+        """Number a message and send it: to a mailbox here, or else into the queue.
 
-    async def _enqueue(
-        self,
-        box: BoundMailbox,
-        stream: SendStream,
-        message: Message[Any],
-        segments: list[Segment],
-    ) -> None:
-        seq = stream.next()
+        Returns:
+            The reply of the queue, if that is where it went.
+        """
+        outgoing.seq = outgoing.stream.next()
+        header = outgoing.message.header
+        outgoing.box.ledger.sending(header, since=_now(), seq=outgoing.seq)
+        if target is None:
+            return self._post(outgoing)
+        # Handed over serialized, so isolated.
+        copies = detach(outgoing.segments)
+        name, seq = outgoing.stream.name, outgoing.seq
+        target.received.offer(name, seq)
+        target.accept(Delivery(decode(copies), name, seq, copies, local=True))
+        return None
+
+    def _post(self, outgoing: _Outgoing) -> asyncio.Future[Any]:
+        message, stream = outgoing.message, outgoing.stream
         kind = REQUEST if message.is_request() else RESPONSE
-        entry = make_entry(stream.name, seq, kind, message.tag.bytes, segments)
-        box.ledger.sending(message.header, since=_now(), seq=seq)
+        entry = make_entry(
+            stream.name, outgoing.seq, kind, message.tag.bytes, outgoing.segments
+        )
         # Counted before it is sent: it may get there although no answer comes.
-        before, stream.relayed = stream.relayed, seq
-        give_up = _now() + RECOVERY_TIMEOUT
+        outgoing.before, stream.relayed = stream.relayed, outgoing.seq
+        return self._queues.post(outgoing.box, message.dest, entry)
+
+    async def _accepted(self, outgoing: _Outgoing, posted: asyncio.Future[Any]) -> None:
+        """Wait until a message is in the queue; raises as `send` does."""
+        box, stream, message = outgoing.box, outgoing.stream, outgoing.message
         try:
-            while True:
-                try:
-                    await self._queues.append(box, message.dest, entry)
-                    stream.known = True
-                    return
-                except (NotRegisteredError, BadEntityIdError) as e:
-                    known = stream.known or isinstance(e, NotRegisteredError)
-                    if not known or _now() > give_up:
-                        raise
-                    # The server was emptied; the owners are about to come back.
-                    self._restore()
-                    await asyncio.sleep(0.2)
+            try:
+                await self._queues.accepted(box, message.dest, posted)
+            except (NotRegisteredError, BadEntityIdError) as e:
+                if not stream.known and isinstance(e, BadEntityIdError):
+                    raise
+                await self._recover(outgoing, e)
+            stream.known = True
         except ExchangeError as e:
             box.ledger.forget(message.tag)
             arrived = isinstance(e, PeerUnreachableError) and e.executed == "maybe"
-            if stream.relayed == seq and not arrived:
-                stream.relayed = before
+            if stream.relayed == outgoing.seq and not arrived:
+                stream.relayed = outgoing.before
             raise
+
+    async def _recover(self, outgoing: _Outgoing, error: ExchangeError) -> None:
+        """Send again when the owners have restored what the server has lost.
+
+        Later messages of the stream wait meanwhile. It gets a new number: one of them
+        may have been numbered and accepted already.
+        """
+        box, dest = outgoing.box, outgoing.message.dest
+        give_up = _now() + RECOVERY_TIMEOUT
+        async with outgoing.gate:
+            while _now() < give_up:
+                self._restore()
+                await asyncio.sleep(RECOVERY_PAUSE)
+                outgoing.seq = outgoing.stream.next()
+                awaited = box.ledger.awaited.get(outgoing.message.tag)
+                if awaited is not None:
+                    awaited.seq = outgoing.seq
+                try:
+                    await self._queues.accepted(box, dest, self._post(outgoing))
+                    return
+                except (NotRegisteredError, BadEntityIdError) as e:
+                    error = e
+        raise error
 
     async def _respond(self, message: Message[Any]) -> None:
         target = self._boxes.get(message.dest)
@@ -242,14 +287,19 @@ class Router:
         except ExchangeError as e:
             logger.debug("%s could not be answered: %s", message.dest, e)
 
-    async def _resend(
-        self, source: BoundMailbox, dest: EntityId, delivery: Delivery
+    async def _resent(
+        self,
+        source: BoundMailbox | None,
+        dest: EntityId,
+        delivery: Delivery,
+        reply: asyncio.Future[Any],
     ) -> None:
         try:
-            await self._queues.append(source, dest, entry_of(delivery))
+            await self._queues.accepted(source, dest, reply)
         except MailboxTerminatedError as e:
-            body = terminated(e.uid, e.reason or "", "no")
-            self.respond_soon(delivery.message.header, body)
+            if delivery.message.is_request():
+                body = terminated(e.uid, e.reason or "", "no")
+                self.respond_soon(delivery.message.header, body)
         except ExchangeError as e:
             logger.warning("A message to %s could not be queued: %s", dest, e)
 

@@ -15,32 +15,28 @@ import hashlib
 import importlib.resources
 import logging
 import random
-import urllib.parse
 from collections.abc import Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
-import redis
-import redis.asyncio
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import (
+    AuthenticationError,
     BusyLoadingError,
     ConnectionError,
+    InvalidResponse,
     NoScriptError,
     ReadOnlyError,
     RedisError,
     ResponseError,
     TimeoutError,
 )
-from redis.maint_notifications import MaintNotificationsConfig
 
 from academy.exception import ExchangeError
+from academy.exchange.connection import RedisConnectionInfo, async_client
 from academy.task import Tasks
 
 logger = logging.getLogger(__name__)
 
 MINIMUM_VERSION = (7, 0)
-CONNECT_TIMEOUT = 3.0
 COMMAND_TIMEOUT = 5.0
 BATCH_COMMANDS = 256
 BATCH_BYTES = 4 << 20
@@ -71,96 +67,6 @@ class ServerUnavailableError(ExchangeError):
 
 class IncompatibleServerError(ExchangeError):
     """The server lacks commands that the exchange needs."""
-
-
-class RedisConnectionInfo(NamedTuple):
-    """Where the server is and how to log in. Its text shows no password.
-
-    Attributes:
-        hostname: Host of the server.
-        port: Its port.
-        kwargs: Further arguments of `redis.asyncio.Redis`.
-    """
-
-    hostname: str
-    port: int
-    kwargs: dict[str, Any]
-
-    def __repr__(self) -> str:
-        return f"{self.hostname}:{self.port} ({redacted(self.kwargs)})"
-
-    def identity(self) -> tuple[Any, ...]:
-        """Return what tells one server and login from another."""
-        pairs = ((k, repr(v)) for k, v in self.kwargs.items())
-        return (self.hostname, self.port, tuple(sorted(pairs)))
-
-
-def redacted(kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Return connection arguments for people to read, without the secrets."""
-    return {k: "***" if "password" in k else v for k, v in kwargs.items()}
-
-
-def parse_url(url: str) -> RedisConnectionInfo:
-    """Read a `redis://`, `rediss://` (TLS) or `unix://` URL.
-
-    Raises:
-        ValueError: It is no such URL. The message shows no password.
-    """
-    parts = urllib.parse.urlsplit(url)
-    known = {"redis", "rediss", "unix", "valkey", "valkeys"}
-    if parts.scheme not in known or not (parts.hostname or parts.path):
-        raise ValueError(
-            f"Not a Redis URL (its scheme is {parts.scheme!r}). Write "
-            "redis://[[user]:password@]host[:port][/db], or rediss://... for TLS."
-        )
-    scheme = {"valkey": "redis", "valkeys": "rediss"}.get(parts.scheme, parts.scheme)
-    plain = parts._replace(scheme=scheme).geturl()
-    try:
-        kwargs = dict(redis.connection.parse_url(plain))  # type: ignore[no-untyped-call]
-    except ValueError as e:
-        raise ValueError(f"Not a Redis URL ({scheme}://...): {e}.") from None
-    if kwargs.pop("connection_class", None) is redis.connection.SSLConnection:
-        kwargs["ssl"] = True
-    if "path" in kwargs:
-        kwargs["unix_socket_path"] = kwargs.pop("path")
-    return RedisConnectionInfo(
-        kwargs.pop("host", "localhost"), kwargs.pop("port", 6379), kwargs
-    )
-
-
-def _client_arguments(info: RedisConnectionInfo) -> dict[str, Any]:
-    fixed = {
-        "host": info.hostname,
-        "port": info.port,
-        "decode_responses": False,
-        "legacy_responses": False,
-        "maint_notifications_config": MaintNotificationsConfig(enabled=False),
-        "max_connections": 4,
-    }
-    return {"socket_connect_timeout": CONNECT_TIMEOUT} | info.kwargs | fixed
-
-
-def async_client(
-    info: RedisConnectionInfo, *, timeout: float | None
-) -> redis.asyncio.Redis:
-    """Return a client that never repeats a command by itself.
-
-    Args:
-        info: The server.
-        timeout: Longest wait for a reply in seconds; `None` for blocking reads.
-    """
-    arguments = _client_arguments(info)
-    arguments["socket_timeout"] = timeout
-    return redis.asyncio.Redis(**arguments, retry=Retry(NoBackoff(), 0))
-
-
-def sync_client(info: RedisConnectionInfo, *, timeout: float) -> redis.Redis:
-    """Return a blocking client for use in a thread."""
-    arguments = _client_arguments(info)
-    arguments["socket_timeout"] = timeout
-    arguments["socket_connect_timeout"] = timeout
-    retry = redis.retry.Retry(NoBackoff(), 0)
-    return redis.Redis(**arguments, retry=retry)
 
 
 @functools.cache
@@ -209,6 +115,7 @@ class Server:
         self._hashes: dict[str, str] = {}
         self._tasks = Tasks("redis-commands")
         self._last_reply = 0.0
+        self._closed = False
         self.commands = 0
         """How many commands were sent, for tests and statistics."""
 
@@ -229,9 +136,12 @@ class Server:
                 async with asyncio.timeout_at(deadline):
                     await self._check_version()
                 break
-            except redis.exceptions.AuthenticationError:
+            except AuthenticationError as e:
                 await self._client.aclose()
-                raise
+                raise AuthenticationError(
+                    f"The Redis server at {self.info.hostname}:{self.info.port} "
+                    f"refused the login ({e}): check user name and password."
+                ) from e
             except (ConnectionError, TimeoutError, OSError, BusyLoadingError) as e:
                 attempt += 1
                 pause = backoff(attempt)
@@ -249,13 +159,20 @@ class Server:
         try:
             hello: Any = await self._client.execute_command("HELLO")  # type: ignore[no-untyped-call]
             found = hello[b"version"].decode()
-        except (ResponseError, KeyError, TypeError) as e:
+            version = tuple(int(n) for n in found.split(".")[:2])
+        except (
+            ResponseError,
+            InvalidResponse,
+            LookupError,
+            TypeError,
+            ValueError,
+            AttributeError,
+        ) as e:
             await self._client.aclose()
             raise IncompatibleServerError(
                 f"{self.info.hostname}:{self.info.port} does not answer as Redis 7 "
                 f"does ({e}). Use Redis >= 7.0 or Valkey."
             ) from e
-        version = tuple(int(n) for n in found.split(".")[:2])
         if version < MINIMUM_VERSION:
             await self._client.aclose()
             raise IncompatibleServerError(
@@ -285,18 +202,35 @@ class Server:
             ServerUnavailableError: No answer came within the timeout.
             ExchangeError: The server refused the script (no memory, no permission).
         """
-        loop = asyncio.get_running_loop()
-        command = _Command(name, arguments, loop.time() + timeout)
-        self._queue.append(command)
-        self._arrived.set()
+        reply = self.submit(name, *arguments, timeout=timeout)
         if stall is not None:
-            await self._while_answering(command.future, loop.time(), stall)
-        return await command.future
+            await self.while_answering(reply, stall)
+        return await reply
 
-    async def _while_answering(
-        self, future: asyncio.Future[Any], start: float, stall: float
-    ) -> None:
-        """Wait for a reply as long as replies come at all."""
+    def submit(
+        self, name: str, *arguments: Argument, timeout: float
+    ) -> asyncio.Future[Any]:
+        """Put a call in line, behind all that were made before.
+
+        Returns:
+            Gets the answer, or the error that `call` raises.
+        """
+        deadline = asyncio.get_running_loop().time() + timeout
+        command = _Command(name, arguments, deadline)
+        if self._closed:
+            self._fail(command, "the client was closed")
+        else:
+            self._queue.append(command)
+            self._arrived.set()
+        return command.future
+
+    async def while_answering(self, future: asyncio.Future[Any], stall: float) -> None:
+        """Wait for something as long as the server answers at all, else cancel it.
+
+        Raises:
+            ServerUnavailableError: The server answered nobody for so many seconds.
+        """
+        start = asyncio.get_running_loop().time()
         while not (await asyncio.wait([future], timeout=stall / 4))[0]:
             quiet_since = max(start, self._last_reply)
             if asyncio.get_running_loop().time() - quiet_since > stall:
@@ -305,6 +239,7 @@ class Server:
 
     async def close(self) -> None:
         """Close the connection. What has no answer fails. Idempotent."""
+        self._closed = True
         await self._tasks.cancel()
         for command in self._queue:
             self._fail(command, "the client was closed")
@@ -318,6 +253,8 @@ class Server:
                 self._arrived.clear()
                 await self._arrived.wait()
             batch = self._next_batch()
+            if not batch:
+                continue
             try:
                 replies = await self._send(batch)
             except _TRANSIENT as e:
@@ -332,6 +269,9 @@ class Server:
                 for command in batch:
                     self._fail(command, f"{type(e).__name__}: {e}")
                 continue
+            except asyncio.CancelledError:
+                self._queue.extendleft(reversed(batch))
+                raise
             if attempt:
                 logger.info("The Redis server is back")
             attempt = 0

@@ -99,12 +99,16 @@ class Received:
 
     def offer(self, stream: str, seq: int) -> Offer:
         """Say what a message is; a new one counts as accepted from now on."""
-        if seq <= self._base.get(stream, 0):
+        if self.former(stream, seq):
             return Offer.FORMER
         if seq <= self._accepted.get(stream, 0):
             return Offer.DUPLICATE
         self._accepted[stream] = seq
         return Offer.NEW
+
+    def former(self, stream: str, seq: int) -> bool:
+        """Return whether a former incarnation took a message."""
+        return seq <= self._base.get(stream, 0)
 
     def accepted(self, stream: str) -> int:
         """Return the highest number that has arrived in a stream."""

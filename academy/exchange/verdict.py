@@ -15,6 +15,7 @@ class Books(NamedTuple):
         state: `'open'`, `'terminated'`, or `'missing'`.
         inc: Current incarnation of the destination.
         live: Whether its owner's lease lives.
+        waiting: How many messages are in the queue.
         appended: Highest number of the stream that was put into the queue.
         taken: How far the stream was taken.
     """
@@ -22,6 +23,7 @@ class Books(NamedTuple):
     state: str
     inc: int
     live: bool
+    waiting: int
     appended: int
     taken: Mark
 
@@ -55,7 +57,8 @@ def judge(books: Books, seq: int, *, trust_leases: bool) -> Verdict:
     if books.state == "missing":
         return Verdict.VANISHED
     if seq > books.taken.seq:
-        return Verdict.QUEUED if seq <= books.appended else Verdict.VANISHED
+        queued = seq <= books.appended and books.waiting > 0
+        return Verdict.QUEUED if queued else Verdict.VANISHED
     if seq <= books.taken.base or books.taken.inc != books.inc:
         return Verdict.PEER_LOST
     if not books.live and trust_leases:

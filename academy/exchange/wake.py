@@ -9,12 +9,15 @@ from typing import Any, NamedTuple
 
 from redis.exceptions import RedisError
 
-from academy.exchange.server import RedisConnectionInfo, async_client, backoff
+from academy.exchange.connection import RedisConnectionInfo, async_client
+from academy.exchange.server import backoff
 
 logger = logging.getLogger(__name__)
 
 BLOCK = 2.0
 """Seconds that one read waits on the server for news."""
+OVERDUE = 5.0
+"""Seconds after that at which a read that has not returned is given up."""
 CAPACITY = 10_000
 """Entries that a wake stream keeps for certain."""
 
@@ -58,12 +61,14 @@ class WakeReader:
         """Yield the news as they come, in order, several at a time."""
         attempt = 0
         while True:
+            # When it comes back the reader does not wait: the gap is news itself.
+            block = None if attempt else int(BLOCK * 1000)
             try:
-                async with asyncio.timeout(BLOCK + 5.0):
+                async with asyncio.timeout(BLOCK + OVERDUE):
                     reply: Any = await self._client.xread(
                         {self._key: self._last},
                         count=CAPACITY,
-                        block=int(BLOCK * 1000),
+                        block=block,
                     )
             except (RedisError, OSError, TimeoutError) as e:
                 attempt += 1
@@ -94,10 +99,8 @@ class WakeReader:
 
 def _fields(fields: dict[bytes, bytes]) -> tuple[str, str, int, str]:
     text = {k: v.decode("utf-8", "replace") for k, v in fields.items()}
-    inc = text.get(b"i", "")
-    return (
-        text.get(b"t", ""),
-        text.get(b"e", ""),
-        int(inc) if inc.isdigit() else 0,
-        text.get(b"r", ""),
-    )
+    try:
+        inc = int(text.get(b"i") or 0)
+    except ValueError:
+        inc = 0
+    return text.get(b"t", ""), text.get(b"e", ""), inc, text.get(b"r", "")

@@ -4,7 +4,8 @@ if is_gone(dest) then return {'terminated', '0', 0, why(dest)} end
 local r = call('HMGET', P .. 'mb:' .. dest, 'inc', 'uid')
 local state = 'open'
 if call('EXISTS', P .. 'mb:' .. dest) == 0 then state = 'missing' end
-local out = {state, r[1] or '0', alive(r[2]) and 1 or 0, ''}
+local waiting = call('XLEN', P .. 'r:' .. dest) + call('XLEN', P .. 'q:' .. dest)
+local out = {state, r[1] or '0', alive(r[2]) and 1 or 0, waiting}
 for i = 3, #ARGV do
   local seq, inc, base = taken(call('HGET', P .. 'tk:' .. dest, ARGV[i]))
   out[#out + 1] = {tonumber(call('HGET', P .. 'ap:' .. dest, ARGV[i]) or '0'),

@@ -37,8 +37,8 @@ local function tell_watchers(kind, eid, inc, text)
 end
 
 local function taken(value)
-  if not value then return 0, '0', 0 end
-  local seq, inc, base = string.match(value, '^(%d+):(%d+):(%d+)$')
+  local seq, inc, base = string.match(value or '', '^(%d+):(%d+):(%d+)$')
+  if not seq then return 0, '0', 0 end
   return tonumber(seq), inc, tonumber(base)
 end
 

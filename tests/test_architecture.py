@@ -1,0 +1,365 @@
+"""What may import what, and how large things may be.
+
+Imports go down the layers below, whether they stand at the top of a module, in a
+function, or below `if TYPE_CHECKING`.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import functools
+import pathlib
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+
+def words(text: str) -> list[str]:
+    return text.split()
+
+
+PACKAGE = pathlib.Path(__file__).parent.parent / "academy"
+
+LAYERS: dict[int, str] = {
+    # Values, links between processes, and what else knows nothing of agents.
+    0: "academy value debug home event stats state method "
+    "logging.context embedded.error embedded.port embedded.process "
+    "link link.config link.address "
+    "exchange exchange.stream exchange.inbox exchange.ports exchange.connection",
+    1: "identifier task loop describe logging.config link.frame "
+    "embedded.binary embedded.directory exchange.client_config exchange.verdict",
+    2: "exception simple_socket embedded.server exchange.keys "
+    "logging.recommended logging.helpers logging.configs.base logging.configs.console "
+    "logging.configs.file logging.configs.jsonpool logging.configs.multi "
+    "link.handshake link.window",
+    3: "serialize socket logging logging.configs embedded link.protocol link.session",
+    4: "body runtime_config exchange.secret exchange.server exchange.outbox "
+    "link.connection link.listener",
+    5: "message exchange.lease exchange.wake exchange.mailbox link.peer",
+    # Exchanges: the parts, the engine on Redis, and the three that users choose from.
+    6: "exchange.transport exchange.ledger exchange.pending link.node",
+    7: "exchange.mailbox_status exchange.registry exchange.bound exchange.directory",
+    8: "exchange.client exchange.queues",
+    9: "exchange.factory exchange.courier",
+    10: "exchange.links",
+    11: "exchange.router",
+    12: "exchange.audit",
+    13: "exchange.engine",
+    14: "exchange.engines",
+    15: "exchange.relay",
+    16: "exchange.local exchange.redis exchange.hybrid",
+    # The actor surface.
+    20: "answer outcome status_watch",
+    21: "handle dispatch",
+    22: "context action",
+    23: "agent",
+    24: "runtime",
+    # Launching agents in other processes.
+    30: "capsule launch",
+    31: "worker",
+    32: "worker_process",
+    33: "executor",
+    34: "pool",
+    35: "supervisor",
+    36: "closing",
+    37: "fleet",
+    38: "manager",
+    39: "process_config",
+    # What people run.
+    40: "run demo demo.calls demo.data demo.screen cli.url cli.output",
+    41: "demo.model demo.report cli.error",
+    42: "demo.agents cli.execute cli.arguments cli.connection cli.lookup",
+    43: "demo.federation cli.ping cli.ps cli.call cli.server",
+    44: "demo.run cli.describe",
+    45: "cli.demo",
+    46: "cli.app",
+    47: "cli",
+    48: "__main__ demo.__main__",
+}
+ARROWS: set[tuple[str, str]] = set()
+"""Imports within a layer."""
+
+TYPE_ONLY = {
+    ("exchange.transport", "exchange.factory"),
+    ("exchange.registry", "exchange.factory"),
+    ("cli.output", "rich.console"),
+    ("exchange.hybrid", "redis.asyncio"),  # names a parameter's type
+    # The package offers its names lazily; type checkers need to see them.
+    *(
+        ("exchange", f"exchange.{name}")
+        for name in words("client client_config factory hybrid local redis transport")
+    ),
+}
+"""All imports below `if TYPE_CHECKING`, which may go up."""
+
+ANYWHERE = {"msgspec"}
+"""Packages that every module may import, but for `embedded`."""
+PACKAGES = {
+    "redis": {
+        "exchange.connection",
+        "exchange.server",
+        "exchange.lease",
+        "exchange.wake",
+    },
+    "cloudpickle": {"serialize", "capsule", "worker", "executor"},
+    "psutil": {"socket"},
+    "uvloop": {"worker"},
+    "pydantic_core": {"value"},
+    "numpy": {"demo.data", "demo.model", "demo.agents"},
+    "sklearn": {"demo.data"},
+    "tomli_w": {"process_config"},
+    "typer": {"cli", "demo"},
+    "rich": {"cli", "demo"},
+}
+"""Who may import a package: modules, or packages with all that is in them."""
+LAZY = {"psutil", "uvloop", "pydantic_core", "sklearn", "tomli_w"}
+"""Packages that are imported in functions only: they are optional, or slow."""
+
+PURE = words(
+    "value identifier exception serialize body message stats describe runtime_config "
+    "exchange.client_config exchange.keys exchange.ledger exchange.stream "
+    "exchange.transport exchange.verdict"
+)
+"""Modules without I/O, clock, or chance."""
+IMPURE = {*words("asyncio socket ssl redis time random threading logging")}
+
+PURE_LINK = words(
+    "link link.config link.address link.frame link.handshake link.window "
+    "link.protocol link.session"
+)
+"""The protocol between processes: bytes and the time in, bytes and events out."""
+IMPURE_LINK = {*IMPURE, "os", "secrets"}
+USED_BY_LINK = {"task", "socket", "exception"}
+"""What the other modules of `link` may use beside each other."""
+
+SIBLINGS = {"exchange.local", "exchange.redis", "exchange.hybrid"}
+
+MODULE_LINES = 400
+LONG_MODULES = {"exception": "the whole tree of errors, each a few lines"}
+BODY_LINES = 60
+
+
+@dataclasses.dataclass(frozen=True)
+class Import:
+    target: str
+    line: int
+    lazy: bool
+    type_only: bool
+
+    @property
+    def package(self) -> str:
+        return self.target.partition(".")[0]
+
+    @property
+    def inner(self) -> str | None:
+        """The module's name below `academy`, if it is one of ours."""
+        return short(self.target) if self.package == "academy" else None
+
+
+@dataclasses.dataclass(frozen=True)
+class Module:
+    name: str
+    path: pathlib.Path
+    tree: ast.Module
+    imports: tuple[Import, ...]
+
+    def where(self, line: int) -> str:
+        return f"{self.path.relative_to(PACKAGE.parent)}:{line}"
+
+    def below(self, owners: set[str]) -> bool:
+        """Whether it is one of them, or in a package that is."""
+        return any(f"{self.name}.".startswith(f"{owner}.") for owner in owners)
+
+
+def short(name: str) -> str:
+    return name.removeprefix("academy.")
+
+
+def module_name(path: pathlib.Path) -> str:
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+@functools.cache
+def modules() -> dict[str, Module]:
+    paths = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+    found = {}
+    for name, path in paths.items():
+        tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
+        imports = tuple(find_imports(tree, set(paths)))
+        found[short(name)] = Module(short(name), path, tree, imports)
+    return found
+
+
+def find_imports(
+    node: ast.AST, ours: set[str], lazy: bool = False, type_only: bool = False
+) -> Iterator[Import]:
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Import):
+            for alias in child.names:
+                yield Import(alias.name, child.lineno, lazy, type_only)
+        elif isinstance(child, ast.ImportFrom):
+            assert child.level == 0, "imports are absolute"
+            assert child.module is not None
+            for alias in child.names:
+                full = f"{child.module}.{alias.name}"
+                target = full if full in ours else child.module
+                yield Import(target, child.lineno, lazy, type_only)
+        elif isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING":
+            for part in child.body:
+                yield from find_imports(
+                    ast.Module([part], type_ignores=[]), ours, lazy, True
+                )
+            for part in child.orelse:
+                yield from find_imports(
+                    ast.Module([part], type_ignores=[]), ours, lazy, type_only
+                )
+        else:
+            function = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef)
+            yield from find_imports(child, ours, lazy or function, type_only)
+
+
+@functools.cache
+def layers() -> dict[str, int]:
+    return {name: layer for layer, names in LAYERS.items() for name in words(names)}
+
+
+each_module = pytest.mark.parametrize(
+    "module", modules().values(), ids=lambda m: m.name
+)
+
+
+def test_no_module_is_in_two_layers() -> None:
+    names = [name for names in LAYERS.values() for name in words(names)]
+    assert sorted(names) == sorted(set(names))
+
+
+@each_module
+def test_imports_go_down(module: Module) -> None:
+    here = layers().get(module.name)
+    assert here is not None, (
+        f"academy.{module.name} is in no layer: add it to LAYERS in {__file__}, "
+        "above all that it imports and below all that imports it."
+    )
+    wrong = []
+    for found in module.imports:
+        inner = found.inner
+        if inner is None or found.type_only:
+            continue
+        if inner == module.name or (module.name, inner) in ARROWS:
+            continue
+        there = layers().get(inner)
+        if there is None or there >= here:
+            wrong.append(
+                f"{module.where(found.line)}: {module.name} (layer {here}) "
+                f"imports {inner} (layer {there})"
+            )
+    assert not wrong, "\n".join(wrong)
+
+
+@each_module
+def test_imports_for_type_checkers_are_listed(module: Module) -> None:
+    wrong = [
+        f"{module.where(found.line)}: {short(found.target)}"
+        for found in module.imports
+        if found.type_only and (module.name, short(found.target)) not in TYPE_ONLY
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+@each_module
+def test_packages_of_others(module: Module) -> None:
+    wrong = []
+    for found in module.imports:
+        package = found.package
+        if package in sys.stdlib_module_names | ANYWHERE | {"academy"}:
+            continue
+        if found.type_only and (module.name, found.target) in TYPE_ONLY:
+            continue
+        if not module.below(PACKAGES.get(package, set())):
+            wrong.append(f"{module.where(found.line)}: {package} is not for it")
+        elif package in LAZY and not found.lazy:
+            wrong.append(f"{module.where(found.line)}: {package} only in functions")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_pydantic_is_loaded_by_pydantic_only() -> None:
+    """Our values work in its models, but do not load it."""
+    for module in modules().values():
+        for found in module.imports:
+            assert not found.package.startswith("pydantic") or found.lazy
+
+
+@pytest.mark.parametrize("name", PURE)
+def test_pure_modules(name: str) -> None:
+    module = modules()[name]
+    wrong = [
+        f"{module.where(found.line)}: {found.target}"
+        for found in module.imports
+        if not found.type_only
+        and (
+            found.package in IMPURE
+            or (found.inner is not None and found.inner not in {*PURE, "academy"})
+        )
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def of_link() -> list[Module]:
+    return [module for module in modules().values() if module.below({"link"})]
+
+
+@pytest.mark.parametrize("module", of_link(), ids=lambda m: m.name)
+def test_links_know_nothing_of_messages(module: Module) -> None:
+    """And the pure ones nothing of the world."""
+    pure = module.name in PURE_LINK
+    allowed = {*PURE_LINK} if pure else {"link", *USED_BY_LINK}
+    wrong = []
+    for found in module.imports:
+        if found.inner is not None:
+            package = found.inner.partition(".")[0]
+            fine = (found.inner if pure else package) in allowed
+        else:
+            world = found.package in IMPURE_LINK
+            fine = not pure or (found.package in sys.stdlib_module_names and not world)
+        if not fine:
+            wrong.append(f"{module.where(found.line)}: {found.target}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_embedded_needs_nothing_but_the_standard_library() -> None:
+    for module in modules().values():
+        if module.below({"embedded"}):
+            for found in module.imports:
+                own = (found.inner or "").partition(".")[0] == "embedded"
+                assert own or found.package in sys.stdlib_module_names, module.name
+
+
+@pytest.mark.parametrize("name", sorted(SIBLINGS))
+def test_exchanges_do_not_know_each_other(name: str) -> None:
+    if name in modules():
+        targets = {found.inner for found in modules()[name].imports}
+        assert not targets & SIBLINGS
+
+
+@each_module
+def test_size_of_module(module: Module) -> None:
+    lines = len(module.path.read_text(encoding="utf-8").splitlines())
+    if module.name in LONG_MODULES:
+        assert MODULE_LINES < lines <= 600, "it needs no exception, or too much"
+    else:
+        assert lines <= MODULE_LINES
+
+
+@each_module
+def test_size_of_functions(module: Module) -> None:
+    wrong = []
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            body = node.body[1:] if ast.get_docstring(node) else node.body
+            lines = body[-1].end_lineno - body[0].lineno + 1 if body else 0
+            if lines > BODY_LINES:
+                wrong.append(f"{module.where(node.lineno)}: {node.name}: {lines} lines")
+    assert not wrong, "\n".join(wrong)

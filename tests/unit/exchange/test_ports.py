@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import pickle
+import socket
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from academy.exchange import ports
+from academy.exchange.ports import (
+    PortPool,
+    check_port,
+    release_port,
+    reserve_port,
+)
+
+
+@pytest.fixture(autouse=True)
+def none_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ports, "_in_use", set())
+
+
+@pytest.mark.parametrize("port", [1, 8000, 65535])
+def test_ports(port: int) -> None:
+    assert check_port(port) == port
+
+
+@pytest.mark.parametrize("port", [0, -1, 65536, 1.0, "80", None, True])
+def test_what_is_no_port(port: object) -> None:
+    with pytest.raises(ValueError, match="integers from 1 to 65535") as caught:
+        check_port(port)
+    assert repr(port) in str(caught.value)
+
+
+def test_each_client_gets_a_port_of_its_own() -> None:
+    pool = PortPool([5, 6, 7])
+    assert [pool.take() for _ in range(3)] == [5, 6, 7]
+    with pytest.raises(StopIteration):
+        pool.take()
+
+
+def test_a_released_port_is_given_out_again() -> None:
+    pool = PortPool(range(5, 8))
+    assert [pool.take() for _ in range(3)] == [5, 6, 7]
+    release_port(6)
+    assert pool.take() == 6
+    with pytest.raises(StopIteration):
+        pool.take()
+    release_port(5)
+    release_port(5)
+    assert pool.take() == 5
+
+
+def test_pools_of_a_process_do_not_collide() -> None:
+    first, second = PortPool([5, 6]), PortPool([5, 6, 7])
+    assert [first.take(), second.take(), second.take()] == [5, 6, 7]
+    with pytest.raises(StopIteration):
+        first.take()
+
+
+def test_a_port_given_twice_is_one_port() -> None:
+    pool = PortPool([5, 5])
+    assert pool.take() == 5
+    with pytest.raises(StopIteration):
+        pool.take()
+
+
+def test_a_generator_is_read_as_needed() -> None:
+    drawn = []
+
+    def numbers() -> Iterator[int]:
+        for port in (5, 6, 70_000):
+            drawn.append(port)
+            yield port
+
+    pool = PortPool(numbers())
+    assert drawn == []
+    assert pool.take() == 5
+    assert drawn == [5]
+    assert pool.take() == 6
+    release_port(5)
+    assert pool.take() == 5
+    assert drawn == [5, 6]
+    with pytest.raises(ValueError, match="70000"):
+        pool.take()
+
+
+def test_a_list_is_checked_at_once() -> None:
+    with pytest.raises(ValueError, match="0"):
+        PortPool([5, 0])
+
+
+def test_a_pool_travels_as_its_ports() -> None:
+    pool = PortPool([5, 6])
+    assert pool.take() == 5
+    copy = pickle.loads(pickle.dumps(pool))
+    assert copy.take() == 6
+    with pytest.raises(StopIteration):
+        copy.take()
+    assert repr(copy) == "[5, 6]"
+    with pytest.raises(pickle.PicklingError, match="give a list or a range"):
+        pickle.dumps(PortPool(iter([5])))
+
+
+def test_threads_share_a_pool() -> None:
+    pool = PortPool(range(1000, 1400))
+    taken: list[int] = []
+
+    def take() -> None:
+        taken.extend(pool.take() for _ in range(100))
+
+    threads = [threading.Thread(target=take) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(taken) == list(range(1000, 1400))
+
+
+def test_a_reserved_port_is_held() -> None:
+    with socket.socket() as free:
+        free.bind(("", 0))
+        port = free.getsockname()[1]
+    with reserve_port(port), pytest.raises(OSError, match=f"Port {port}") as caught:
+        reserve_port(port)
+    assert "give other ports" in str(caught.value)
+    assert caught.value.errno is not None
+    reserve_port(port).close()
+
+
+def test_only_ports_are_reserved() -> None:
+    with pytest.raises(ValueError, match="Not a port"):
+        reserve_port(0)

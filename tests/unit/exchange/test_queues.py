@@ -1,0 +1,504 @@
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+import pytest
+import redis.asyncio
+
+from academy.exception import (
+    AgentTerminatedError,
+    BadEntityIdError,
+    FencedError,
+    MailboxFullError,
+    MailboxTerminatedError,
+    PeerUnreachableError,
+)
+from academy.exchange import queues as queues_module
+from academy.exchange.bound import BoundMailbox, Delivery
+from academy.exchange.connection import RedisConnectionInfo
+from academy.exchange.directory import Directory
+from academy.exchange.keys import Keys, entity_key
+from academy.exchange.mailbox import PROBE, REQUEST, RESPONSE, Entry, make_entry
+from academy.exchange.queues import NotRegisteredError, Queues, entry_of
+from academy.exchange.secret import NamespaceSecret, new_secret
+from academy.exchange.server import Server, ServerUnavailableError
+from academy.exchange.stream import Mark, Offer, Received
+from academy.identifier import AgentId, EntityId, UserId
+from academy.message import Message, PingRequest, SuccessResponse, encode
+from tests.proxy import Proxy
+
+PROCESS = "p1"
+SECRET = NamespaceSecret(b"a secret of some length")
+
+
+class Post:
+    """The queues of a process, its directory, and what mailboxes need to be bound."""
+
+    def __init__(self, server: Server, keys: Keys, process: str = PROCESS) -> None:
+        self.server = server
+        self.keys = keys
+        self.process = process
+        self.directory = Directory(server)
+        self.queues = Queues(server, process, [SECRET])
+
+    async def live(self) -> None:
+        await self.server.call("renew", self.process, "60000", b"{}", timeout=5)
+
+    async def bind(self, uid: EntityId | None = None) -> BoundMailbox:
+        """Bind a mailbox, or that of a new agent."""
+        if uid is None:
+            uid = AgentId.new()
+            await self.directory.register([(uid, ("m.A",))])
+        inc, marks, mro = await self.directory.bind(uid, self.process)
+        return BoundMailbox(uid, mro, inc, Received(inc, marks), lambda box: None)
+
+    async def send(self, source: BoundMailbox, dest: EntityId, *seqs: int) -> None:
+        for seq in seqs:
+            await self.queues.append(source, dest, self.entry(source, seq))
+
+    def entry(self, source: BoundMailbox, seq: int, kind: str = REQUEST) -> Entry:
+        name = source.stream(AgentId.new(), 0).name
+        return make_entry(name, seq, kind, b"t" * 16, [b"head%d" % seq, b"rest"])
+
+    async def length(self, dest: EntityId, part: str = "q") -> int:
+        return await self.raw.xlen(f"{self.keys.prefix}{part}:{entity_key(dest)}")
+
+    raw: redis.asyncio.Redis
+
+
+@pytest.fixture
+async def post(commands: Server, keys: Keys, raw: redis.asyncio.Redis) -> Post:
+    made = Post(commands, keys)
+    made.raw = raw
+    await made.live()
+    return made
+
+
+@pytest.fixture
+async def user(post: Post) -> BoundMailbox:
+    """A mailbox that sends."""
+    uid = UserId.new()
+    await post.directory.register([(uid, ())])
+    return await post.bind(uid)
+
+
+@pytest.fixture
+async def box(post: Post) -> BoundMailbox:
+    """A mailbox that receives."""
+    return await post.bind()
+
+
+def seqs(entries: list[Entry]) -> list[int]:
+    return [entry.seq for entry in entries]
+
+
+# Appending
+
+
+async def test_what_is_appended_is_taken(
+    post: Post, user: BoundMailbox, box: BoundMailbox
+) -> None:
+    await post.send(user, box.uid, 1)
+    (entry,) = await post.queues.take(box)
+    assert entry == post.entry(user, 1)
+    assert [bytes(s) for s in entry.segments()] == [b"head1", b"rest"]
+
+
+async def test_appending_again_changes_nothing(
+    post: Post, user: BoundMailbox, box: BoundMailbox
+) -> None:
+    """As when a reply was lost."""
+    await post.send(user, box.uid, 1, 1, 2, 1, 2, 2)
+    assert await post.length(box.uid) == 2
+    box.batch = 10
+    assert seqs(await post.queues.take(box)) == [1, 2]
+    await post.send(user, box.uid, 1, 2, 3)
+    assert seqs(await post.queues.take(box)) == [3]
+
+
+async def test_each_stream_is_counted_by_itself(
+    post: Post, user: BoundMailbox, box: BoundMailbox
+) -> None:
+    other = await post.bind()
+    await post.send(user, box.uid, 1, 2)
+    await post.send(other, box.uid, 1, 2)
+    assert await post.length(box.uid) == 4
+
+
+async def test_appends_wake_the_owner(
+    post: Post, user: BoundMailbox, box: BoundMailbox
+) -> None:
+    await post.send(user, box.uid, 1)
+    ((_, fields),) = await post.raw.xrange(post.keys.wake(PROCESS))
+    assert (fields[b"t"], fields[b"e"]) == (b"m", box.key.encode())
+    watchers = await post.raw.smembers(f"{post.keys.prefix}watch:{box.key}")
+    assert watchers == {PROCESS.encode()}
+
+
+async def test_a_full_mailbox_takes_no_requests(
+    post: Post,
+    user: BoundMailbox,
+    box: BoundMailbox,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(queues_module, "QUEUE_CAPACITY", 3)
+    await post.send(user, box.uid, 1, 2, 3)
+    with pytest.raises(MailboxFullError, match="3 requests wait in it") as caught:
+        await post.send(user, box.uid, 4)
+    assert caught.value.executed == "no"
+    assert caught.value.uid == box.uid
+    # What is there already is no news, and answers always pass.
+    await post.send(user, box.uid, 3)
+    await post.queues.append(user, box.uid, post.entry(user, 5, RESPONSE))
+    box.batch = 10
+    assert seqs(await post.queues.take(box)) == [1, 2, 3, 5]
+    assert seqs(await post.queues.take(box)) == []
+    await post.send(user, box.uid, 6)
+    assert seqs(await post.queues.take(box)) == [6]
+
+
+async def test_who_may_not_be_sent_to(post: Post, user: BoundMailbox) -> None:
+    stranger: AgentId[Any] = AgentId.new()
+    with pytest.raises(BadEntityIdError) as unknown:
+        await post.send(user, stranger, 1)
+    assert unknown.value.uid == stranger
+    box = await post.bind()
+    await post.directory.terminate(box.uid, "it was old")
+    with pytest.raises(AgentTerminatedError, match="it was old") as gone:
+        await post.send(user, box.uid, 1)
+    assert gone.value.executed == "no"
+
+
+async def test_who_may_not_send(
+    post: Post, user: BoundMailbox, box: BoundMailbox
+) -> None:
+    await post.bind(user.uid)
+    with pytest.raises(FencedError) as fenced:
+        await post.send(user, box.uid, 1)
+    assert fenced.value.uid == user.uid
+    await post.raw.delete(f"{post.keys.prefix}mb:{user.key}")
+    with pytest.raises(NotRegisteredError):
+        await post.send(user, box.uid, 1)
+    await post.directory.register([(user.uid, ())])
+    await post.directory.terminate(user.uid, "it left")
+    with pytest.raises(MailboxTerminatedError, match="it left") as gone:
+        await post.send(user, box.uid, 1)
+    assert gone.value.uid == user.uid
+    assert await post.length(box.uid) == 0
+
+
+async def test_a_process_sends_in_its_own_name_while_it_lives(
+    post: Post, box: BoundMailbox
+) -> None:
+    entry = make_entry("pP:0:1", 1, PROBE, b"t" * 16, [b"head"])
+    await post.queues.append(None, box.uid, entry)
+    assert await post.queues.take(box) == [entry]
+    await post.raw.delete(post.keys.lease(PROCESS))
+    with pytest.raises(NotRegisteredError, match="does not know the sender"):
+        await post.queues.append(None, box.uid, entry._replace(seq=2))
+
+
+async def test_a_server_that_is_away(
+    proxy: Proxy, proxied: RedisConnectionInfo, post: Post, box: BoundMailbox
+) -> None:
+    server = Server(proxied, post.keys.prefix)
+    await server.open()
+    away = Post(server, post.keys)
+    user = await away.bind(box.uid)
+    await proxy.cut()
+    with pytest.raises(PeerUnreachableError, match="Redis server is away") as caught:
+        await away.queues.append(user, box.uid, away.entry(user, 1), timeout=0.2)
+    assert caught.value.uid == box.uid
+    with pytest.raises(ServerUnavailableError):
+        await away.queues.give_back(user, [], stall=0.1)
+    await server.close()
+    with pytest.raises(PeerUnreachableError) as closed:
+        await away.queues.append(user, box.uid, away.entry(user, 1))
+    assert closed.value.executed == "no"
+
+
+async def test_streams_of_senders_that_are_gone_are_forgotten(
+    post: Post, user: BoundMailbox, box: BoundMailbox
+) -> None:
+    appended = f"{post.keys.prefix}ap:{box.key}"
+    taken = f"{post.keys.prefix}tk:{box.key}"
+    live = await post.bind()
+    mine = live.stream(box.uid, 0).name
+    gone = {f"u{entity_key(UserId.new())}:5:0": "1" for _ in range(4096)}
+    await post.raw.hset(appended, mapping={**gone, mine: "7"})
+    await post.raw.hset(taken, mapping=dict.fromkeys(gone, "1:1:0") | {mine: "7:1:0"})
+    await post.send(user, box.uid, 1)
+    kept = {mine.encode(), user.stream(box.uid, 0).name.encode()}
+    assert set(await post.raw.hkeys(appended)) == kept
+    assert await post.raw.hkeys(taken) == [mine.encode()]
+
+
+async def test_nothing_is_forgotten_while_messages_wait(
+    post: Post, user: BoundMailbox, box: BoundMailbox
+) -> None:
+    appended = f"{post.keys.prefix}ap:{box.key}"
+    await post.send(user, box.uid, 1)
+    gone = {f"u{entity_key(UserId.new())}:5:0": "1" for _ in range(4096)}
+    await post.raw.hset(appended, mapping=gone)
+    await post.send(user, box.uid, 2)
+    assert await post.raw.hlen(appended) == 4097
+
+
+# Taking
+
+
+async def test_a_take_asks_for_more_the_longer_the_consumer_keeps_up(
+    post: Post, user: BoundMailbox, box: BoundMailbox
+) -> None:
+    await post.send(user, box.uid, *range(1, 201))
+    sizes = []
+    got: list[int] = []
+    while entries := await post.queues.take(box):
+        sizes.append(len(entries))
+        got += seqs(entries)
+    assert got == list(range(1, 201))
+    assert sizes == [1, 2, 4, 8, 16, 32, 64, 64, 9]
+    assert box.batch == 1
+
+
+async def test_a_lost_reply_loses_nothing(
+    post: Post, user: BoundMailbox, box: BoundMailbox
+) -> None:
+    """The same take gives the same messages again."""
+    await post.send(user, box.uid, 1, 2, 3, 4)
+    box.batch = 2
+    after, batch = dict(box.after), box.batch
+    first = await post.queues.take(box)
+    box.after, box.batch = dict(after), batch
+    assert await post.queues.take(box) == first
+    assert seqs(first) == [1, 2]
+    assert await post.length(box.uid) == 4
+    assert seqs(await post.queues.take(box)) == [3, 4]
+    assert await post.length(box.uid) == 2
+    assert await post.queues.take(box) == []
+    assert await post.length(box.uid) == 0
+
+
+async def test_what_was_taken_is_on_record(
+    post: Post, user: BoundMailbox, box: BoundMailbox
+) -> None:
+    stream = user.stream(box.uid, 0).name
+    await post.send(user, box.uid, 1, 2)
+    await post.queues.take(box)
+    books = await post.directory.audit(box.uid, stream)
+    assert (books.appended, books.taken) == (2, Mark(1, box.inc, 0))
+    second = await post.bind(box.uid)
+    second.batch = 10
+    offers = {
+        e.seq: second.received.offer(e.stream, e.seq)
+        for e in await post.queues.take(second)
+    }
+    assert offers == {1: Offer.FORMER, 2: Offer.NEW}
+    books = await post.directory.audit(box.uid, stream)
+    assert books.taken == Mark(2, second.inc, 1)
+
+
+async def test_who_may_not_take(post: Post, box: BoundMailbox) -> None:
+    await post.bind(box.uid)
+    with pytest.raises(FencedError) as fenced:
+        await post.queues.take(box)
+    assert fenced.value.uid == box.uid
+    await post.raw.delete(f"{post.keys.prefix}mb:{box.key}")
+    with pytest.raises(NotRegisteredError):
+        await post.queues.take(box)
+    await post.directory.register([(box.uid, ())])
+    await post.directory.terminate(box.uid, "enough")
+    with pytest.raises(AgentTerminatedError, match="enough"):
+        await post.queues.take(box)
+
+
+async def test_an_old_secret_is_still_understood(
+    post: Post, user: BoundMailbox, box: BoundMailbox
+) -> None:
+    await post.send(user, box.uid, 1)
+    post.queues._secrets.insert(0, new_secret())
+    await post.send(user, box.uid, 2)
+    box.batch = 10
+    assert seqs(await post.queues.take(box)) == [1, 2]
+    del post.queues._secrets[0]
+    assert await post.queues.take(box) == []
+
+
+async def test_garbage_is_dropped_undecoded(
+    post: Post,
+    user: BoundMailbox,
+    box: BoundMailbox,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.WARNING)
+    queue = f"{post.keys.prefix}q:{box.key}"
+    await post.send(user, box.uid, 1)
+    forged = dict(
+        zip("sqkgmbh", post.entry(user, 9).sealed(new_secret(), box.key), strict=True)
+    )
+    for fields in (
+        {"x": "y"},
+        forged,
+        forged | {"q": "many"},
+        forged | {"s": b"\xff"},
+        {**forged, "h": ""},
+    ):
+        await post.raw.xadd(queue, fields)
+    await post.queues.append(user, box.uid, post.entry(user, 2))
+    got: list[int] = []
+    for _ in range(10):
+        got += seqs(await post.queues.take(box))
+    assert got == [1, 2]
+    assert post.queues.dead_letters == 5
+    assert await post.length(box.uid) == 0
+    # The first, the second, and the fourth are logged.
+    assert caplog.text.count("dropped unread") == 3
+    assert "head9" not in caplog.text
+
+
+async def test_an_entry_for_somebody_else_is_refused(
+    post: Post, user: BoundMailbox, box: BoundMailbox
+) -> None:
+    """An entry that is copied from one queue into another."""
+    other = await post.bind()
+    await post.send(user, other.uid, 1)
+    ((_, fields),) = await post.raw.xrange(f"{post.keys.prefix}q:{other.key}")
+    await post.raw.xadd(f"{post.keys.prefix}q:{box.key}", fields)
+    assert await post.queues.take(box) == []
+    assert post.queues.dead_letters == 1
+
+
+# Giving back
+
+
+def delivered(entry: Entry, *, local: bool = False) -> Delivery:
+    message = Message.create(UserId.new(), AgentId.new(), PingRequest())
+    return Delivery(message, entry.stream, entry.seq, encode(message), local)
+
+
+async def take_all(post: Post, box: BoundMailbox) -> list[Entry]:
+    box.batch = 100
+    return await post.queues.take(box)
+
+
+async def test_what_was_not_consumed_goes_first(
+    post: Post, user: BoundMailbox, box: BoundMailbox
+) -> None:
+    await post.send(user, box.uid, 1, 2, 3, 4, 5)
+    box.batch = 4
+    taken = await post.queues.take(box)
+    for entry in taken:
+        box.received.offer(entry.stream, entry.seq)
+    box.received.consumed(taken[0].stream, 1)
+    await post.queues.give_back(box, [delivered(e) for e in taken[1:]], stall=2)
+    await post.send(user, box.uid, 6)
+    assert (await post.length(box.uid, "r"), await post.length(box.uid)) == (3, 2)
+    second = await post.bind(box.uid)
+    found = [*await take_all(post, second), *await take_all(post, second)]
+    assert seqs(found) == [2, 3, 4, 5, 6]
+    assert {second.received.offer(e.stream, e.seq) for e in found} == {Offer.NEW}
+    assert await take_all(post, second) == []
+    assert (await post.length(box.uid, "r"), await post.length(box.uid)) == (0, 0)
+
+
+async def test_a_take_fills_up_from_both_parts(
+    post: Post, user: BoundMailbox, box: BoundMailbox
+) -> None:
+    await post.send(user, box.uid, 1, 2, 3)
+    box.batch = 2
+    taken = await post.queues.take(box)
+    for entry in taken:
+        box.received.offer(entry.stream, entry.seq)
+    await post.queues.give_back(box, [delivered(e) for e in taken], stall=2)
+    second = await post.bind(box.uid)
+    assert seqs(await take_all(post, second)) == [1, 2, 3]
+
+
+async def test_giving_back_twice_changes_nothing(
+    post: Post, user: BoundMailbox, box: BoundMailbox
+) -> None:
+    """As when a reply was lost."""
+    await post.send(user, box.uid, 1)
+    taken = await post.queues.take(box)
+    box.received.offer(taken[0].stream, 1)
+    for _ in range(2):
+        await post.queues.give_back(box, [delivered(taken[0])], stall=2)
+    assert await post.length(box.uid, "r") == 1
+    (record,) = await post.directory.lookup([box.uid])
+    assert not record.live
+
+
+async def test_what_never_was_in_the_queue_is_given_back_too(
+    post: Post, user: BoundMailbox, box: BoundMailbox
+) -> None:
+    local = [delivered(post.entry(user, seq), local=True) for seq in (1, 2)]
+    for delivery in local:
+        box.received.offer(delivery.stream, delivery.seq)
+    stranger = Delivery(Message.create(UserId.new(), box.uid, PingRequest()))
+    await post.queues.give_back(box, [*local, stranger], stall=2)
+    await post.send(user, box.uid, 1, 2, 3)
+    second = await post.bind(box.uid)
+    found = await take_all(post, second)
+    assert seqs(found) == [1, 2, 3]
+    assert {second.received.offer(e.stream, e.seq) for e in found} == {Offer.NEW}
+
+
+async def test_what_was_given_back_and_not_taken_stays_in_order(
+    post: Post, user: BoundMailbox, box: BoundMailbox
+) -> None:
+    """Owners that take some, consume none, and leave."""
+    await post.send(user, box.uid, 1, 2, 3, 4, 5, 6)
+    for count in (4, 2, 3, 1):
+        box.batch = count
+        taken = await post.queues.take(box)
+        assert seqs(taken) == list(range(1, count + 1))
+        for entry in taken:
+            assert box.received.offer(entry.stream, entry.seq) is Offer.NEW
+        await post.queues.give_back(box, [delivered(e) for e in taken], stall=2)
+        box = await post.bind(box.uid)
+    found = [*await take_all(post, box), *await take_all(post, box)]
+    assert seqs(found) == [1, 2, 3, 4, 5, 6]
+
+
+async def test_who_may_not_give_back(
+    post: Post, user: BoundMailbox, box: BoundMailbox
+) -> None:
+    delivery = delivered(post.entry(user, 1), local=True)
+    second = await post.bind(box.uid)
+    with pytest.raises(FencedError):
+        await post.queues.give_back(box, [delivery], stall=2)
+    await post.raw.delete(f"{post.keys.prefix}mb:{box.key}")
+    with pytest.raises(NotRegisteredError):
+        await post.queues.give_back(second, [delivery], stall=2)
+    await post.directory.register([(box.uid, ())])
+    await post.directory.terminate(box.uid, "enough")
+    with pytest.raises(AgentTerminatedError, match="enough"):
+        await post.queues.give_back(second, [delivery], stall=2)
+    assert await post.length(box.uid, "r") == 0
+
+
+def test_the_entry_of_a_delivery() -> None:
+    request = Message.create(UserId.new(), AgentId.new(), PingRequest())
+    response = request.create_response(SuccessResponse())
+    for message, kind in ((request, REQUEST), (response, RESPONSE)):
+        segments = encode(message)
+        entry = entry_of(Delivery(message, "s", 5, segments))
+        assert (entry.stream, entry.seq, entry.kind) == ("s", 5, kind)
+        assert entry.tag == message.tag.bytes
+        assert entry.segments() == segments
+
+
+async def test_posts_keep_their_order(
+    post: Post, user: BoundMailbox, box: BoundMailbox
+) -> None:
+    """A post counts from the moment at which it is made."""
+    replies = [
+        post.queues.post(user, box.uid, post.entry(user, n)) for n in range(1, 6)
+    ]
+    last = asyncio.create_task(post.send(user, box.uid, 6))
+    for reply in reversed(replies):
+        await post.queues.accepted(user, box.uid, reply)
+    await last
+    assert seqs(await take_all(post, box)) == [1, 2, 3, 4, 5, 6]
