@@ -176,7 +176,7 @@ class EventLoopExecutor(Executor):
                 asyncio.run_coroutine_threadsafe, self._call(fn, args, kwargs), loop
             )
 
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = True) -> None:
+    def shutdown(self, wait: bool = True, cancel_futures: bool = True) -> None:
         """Take no more calls, and end the thread when all have ended. Idempotent.
 
         Args:

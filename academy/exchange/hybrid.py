@@ -11,9 +11,7 @@ import socket
 import uuid
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
-from typing import Any, Generic, Literal, Self, TypeVar
-
-import redis.asyncio
+from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar
 
 from academy.exchange.client_config import ExchangeClientConfig
 from academy.exchange.connection import (
@@ -29,6 +27,9 @@ from academy.exchange.relay import RelayTransport
 from academy.identifier import AgentId, EntityId, UserId
 from academy.socket import interface_addresses
 from academy.value import Value
+
+if TYPE_CHECKING:
+    import redis.asyncio
 
 __all__ = [
     "HybridAgentRegistration",

@@ -115,6 +115,7 @@ class Server:
         self._hashes: dict[str, str] = {}
         self._tasks = Tasks("redis-commands")
         self._last_reply = 0.0
+        self._asked_since: float | None = None
         self._closed = False
         self.commands = 0
         """How many commands were sent, for tests and statistics."""
@@ -232,7 +233,7 @@ class Server:
         """
         start = asyncio.get_running_loop().time()
         while not (await asyncio.wait([future], timeout=stall / 4))[0]:
-            quiet_since = max(start, self._last_reply)
+            quiet_since = self._asked_since or max(start, self._last_reply)
             if asyncio.get_running_loop().time() - quiet_since > stall:
                 future.cancel()
                 raise ServerUnavailableError(True, f"no answer for {stall:g} s")
@@ -255,6 +256,7 @@ class Server:
             batch = self._next_batch()
             if not batch:
                 continue
+            self._asked_since = self._asked_since or asyncio.get_running_loop().time()
             try:
                 replies = await self._send(batch)
             except _TRANSIENT as e:
@@ -276,6 +278,7 @@ class Server:
                 logger.info("The Redis server is back")
             attempt = 0
             self._last_reply = asyncio.get_running_loop().time()
+            self._asked_since = None
             for command, reply in zip(batch, replies, strict=True):
                 self._answer(command, reply)
 

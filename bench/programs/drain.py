@@ -11,6 +11,7 @@ from typing import Any
 from academy.agent import Agent
 from academy.exchange import HybridExchangeFactory
 from academy.message import ActionRequest, Message
+from academy.serialize import SerializationStrategy
 
 
 class Absent(Agent):
@@ -33,7 +34,11 @@ async def measure(settings: dict[str, Any]) -> list[dict[str, Any]]:
         agent = registration.agent_id
         begin = time.perf_counter()
         for number in range(count):
-            body = ActionRequest(action="run", serialization="pickle", pargs=(number,))
+            body = ActionRequest(
+                action="run",
+                serialization=SerializationStrategy.PICKLE,
+                pargs=(number,),
+            )
             await user.send(Message.create(user.client_id, agent, body))
         sent = time.perf_counter()
         async with await factory.create_agent_client(registration, take):

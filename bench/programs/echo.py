@@ -62,7 +62,7 @@ async def serve(path: str | None, ready: Connection) -> None:
     loop = asyncio.get_running_loop()
     if path is not None:
         server: asyncio.Server = await loop.create_unix_server(Server, path)
-        ready.send(None)
+        ready.send(0)
     else:
         server = await loop.create_server(Server, "127.0.0.1")
         ready.send(server.sockets[0].getsockname()[1])
@@ -74,7 +74,7 @@ def run_server(path: str | None, ready: Connection) -> None:
 
 
 async def measure(
-    path: str | None, port: int | None, settings: dict[str, Any]
+    path: str | None, port: int, settings: dict[str, Any]
 ) -> list[dict[str, float]]:
     loop = asyncio.get_running_loop()
     if path is not None:
