@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Generic, Protocol, Self
 
+from academy.agent import AgentT
 from academy.exchange.client import ExchangeClient
 from academy.exchange.transport import AgentRegistration
 from academy.handle import Handle
-from academy.identifier import AgentId, AgentT
+from academy.identifier import AgentId
 from academy.logging.config import LogConfig
 from academy.runtime import RuntimeConfig
 

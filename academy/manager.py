@@ -11,13 +11,14 @@ from concurrent.futures import Executor
 from types import TracebackType
 from typing import Any, Generic, Self
 
+from academy.agent import AgentT
 from academy.exception import raise_exceptions
 from academy.exchange.client import ExchangeClient, exchange_context
 from academy.exchange.factory import ExchangeFactory
 from academy.exchange.transport import AgentRegistration, ExchangeTransportT
 from academy.fleet import Fleet
 from academy.handle import Handle
-from academy.identifier import AgentId, AgentT, EntityId
+from academy.identifier import AgentId, EntityId
 from academy.launch import BatchLauncher, LaunchSpec
 from academy.logging.config import LogConfig
 from academy.logging.context import log_context

@@ -56,7 +56,10 @@ def find_peer() -> Interpreter | None:
     try:
         version = peer.evaluate(PEER_VERSION)
     except (OSError, ProgramError) as e:
-        raise ProgramError(f"{PEER_VARIABLE}={python}: no academy-py there: {e}") from e
+        reason = str(e).splitlines()[-1]
+        raise ProgramError(
+            f"{PEER_VARIABLE}={python} has no academy-py 1.0.0: {reason}"
+        ) from e
     if version != "1.0.0":
         raise ProgramError(f"{PEER_VARIABLE}={python} has academy-py {version}.")
     return peer
@@ -113,6 +116,8 @@ def main(argv: list[str] | None = None) -> int:
     except (ProgramError, ServerNotFoundError, ServerStartError) as e:
         print(f"error: {e}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return 130
     rows = medians(measured)
     rows += ratios(rows, OURS, PEERS)
     print(machine)

@@ -86,8 +86,9 @@ class Interpreter:
                 raise
             raise ProgramError(f"{what} took longer than {TIMEOUT:g} s") from None
         if process.returncode != 0:
+            reason = errors[-2000:].rstrip()
             raise ProgramError(
-                f"{what} ended with exit code {process.returncode}:\n{errors[-2000:]}"
+                f"{what} ended with exit code {process.returncode}:\n{reason}"
             )
         return output
 

@@ -79,6 +79,7 @@ class Auditor:
         self._boxes = boxes
         self._loop = asyncio.get_running_loop()
         self._due: dict[tuple[EntityId, EntityId], float] = {}
+        self._not_before: dict[tuple[EntityId, EntityId], float] = {}
         self._urgent = asyncio.Event()
         self._trust_after = 0.0
         self._number = 0
@@ -111,14 +112,12 @@ class Auditor:
         """Look soon at the requests to a mailbox, given by its key."""
         for pair in self._pairs():
             if entity_key(pair[1]) == key:
-                self._due[pair] = 0.0
-                self._urgent.set()
+                self._hurry(pair)
 
     def look_at_all(self) -> None:
         """Look soon at all requests."""
         for pair in self._pairs():
-            self._due[pair] = 0.0
-        self._urgent.set()
+            self._hurry(pair)
 
     def terminated(self, key: str, reason: str) -> None:
         """Settle the requests to a terminated mailbox, after a grace."""
@@ -158,6 +157,11 @@ class Auditor:
         except ValueError as e:
             logger.warning("%s received a damaged control message: %s", box.uid, e)
 
+    def _hurry(self, pair: tuple[EntityId, EntityId]) -> None:
+        # Not before a suspicion is due: the answer may be on its way.
+        self._due[pair] = self._not_before.get(pair, 0.0)
+        self._urgent.set()
+
     def _pairs(self) -> set[tuple[EntityId, EntityId]]:
         return {
             (box.uid, awaited.header.dest)
@@ -178,6 +182,7 @@ class Auditor:
                     due[pair] = now + INTERVAL
                     work.append((box, dest, requests))
         self._due = due
+        self._not_before = {p: t for p, t in self._not_before.items() if t > now}
         await asyncio.gather(*(self._audit(*item) for item in work))
 
     async def _audit(
@@ -248,6 +253,7 @@ class Auditor:
             pause = {Verdict.TERMINATED: GRACE, Verdict.VANISHED: 2 * INTERVAL}
             due = self._loop.time() + pause.get(verdict, RECHECK)
             self._due[box.uid, header.dest] = due
+            self._not_before[box.uid, header.dest] = due
             return
         self.settled += 1
         if verdict is Verdict.TERMINATED:

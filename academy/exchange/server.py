@@ -150,8 +150,8 @@ class Server:
                     await self._client.aclose()
                     raise ConnectionError(
                         f"No Redis server answers at {self.info.hostname}:"
-                        f"{self.info.port}: {e}. Start one (`academy server`), or "
-                        "check host, port and firewall."
+                        f"{self.info.port} ({str(e).rstrip('.')}). Start one (`academy "
+                        "server`), or check host, port and firewall."
                     ) from e
                 await asyncio.sleep(pause)
         self._tasks.spawn(self._pump(), name="redis-commands")

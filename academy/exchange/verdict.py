@@ -18,6 +18,7 @@ class Books(NamedTuple):
         waiting: How many messages are in the queue.
         appended: Highest number of the stream that was put into the queue.
         taken: How far the stream was taken.
+        closed: Incarnation that was closed cleanly last; 0 if none was.
     """
 
     state: str
@@ -26,11 +27,14 @@ class Books(NamedTuple):
     waiting: int
     appended: int
     taken: Mark
+    closed: int = 0
 
 
 class Verdict(enum.Enum):
     """What is to be thought of a request."""
 
+    KEPT = enum.auto()
+    """The sender still has it."""
     QUEUED = enum.auto()
     """It waits in the queue."""
     TAKEN = enum.auto()
@@ -38,29 +42,48 @@ class Verdict(enum.Enum):
     TERMINATED = enum.auto()
     """The destination is closed for good."""
     PEER_LOST = enum.auto()
-    """Who took it is gone."""
+    """Who took it, or may have taken it, is gone."""
     VANISHED = enum.auto()
     """The server has lost it."""
 
 
-def judge(books: Books, seq: int, *, trust_leases: bool) -> Verdict:
+def judge(
+    books: Books,
+    seq: int,
+    *,
+    direct: int = 0,
+    kept: bool = False,
+    trust_leases: bool,
+) -> Verdict:
     """Judge a request by its number in the stream.
 
     Args:
         books: What the server knows.
         seq: Number of the request.
+        direct: Incarnation that it was sent to directly, and that may have it without
+            the server's knowledge; 0 if there is none.
+        kept: Whether the sender's outbox still has it. It waits there for a way, but
+            not for an incarnation that is gone.
         trust_leases: Whether a missing lease means that its owner is gone; not so
             shortly after the server was away, when nobody could renew.
     """
     if books.state == "terminated":
         return Verdict.TERMINATED
     if books.state == "missing":
-        return Verdict.VANISHED
+        return Verdict.KEPT if kept else Verdict.VANISHED
+    gone = trust_leases and not books.live
+    queued = books.taken.seq < seq <= books.appended and books.waiting > 0
+    # An incarnation that closed cleanly has told the server what it took.
+    if direct and direct != books.closed:
+        if direct != books.inc or gone:
+            return Verdict.PEER_LOST
+        if kept:
+            return Verdict.KEPT
+        return Verdict.QUEUED if queued else Verdict.TAKEN
+    if queued:
+        return Verdict.QUEUED
     if seq > books.taken.seq:
-        queued = seq <= books.appended and books.waiting > 0
-        return Verdict.QUEUED if queued else Verdict.VANISHED
-    if seq <= books.taken.base or books.taken.inc != books.inc:
-        return Verdict.PEER_LOST
-    if not books.live and trust_leases:
+        return Verdict.KEPT if kept else Verdict.VANISHED
+    if seq <= books.taken.base or books.taken.inc != books.inc or gone:
         return Verdict.PEER_LOST
     return Verdict.TAKEN

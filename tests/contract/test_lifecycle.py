@@ -172,6 +172,20 @@ async def test_closing_answers_what_was_taken(mail: Office) -> None:
     assert lost.uid == desk.uid
 
 
+async def test_answers_that_were_given_before_the_close_arrive(mail: Office) -> None:
+    """20 rounds: the answer counts, not the end of the agent right after it."""
+    user, registration = await mail.user(), await mail.register()
+    for n in range(20):
+        desk = await mail.desk(registration, lambda _: None)
+        asking = asyncio.create_task(
+            user.request(numbered(user.client_id, desk.uid, n))
+        )
+        await eventually(lambda desk=desk: desk.taken)
+        await desk.reply(desk.taken[0], SuccessResponse())
+        await desk.close()
+        assert isinstance((await asking).get_body(), SuccessResponse)
+
+
 async def test_an_unread_request_is_answered_by_the_next_owner(mail: Office) -> None:
     user, box = await mail.user(), await mail.box()
     registration = await mail.register()

@@ -307,6 +307,30 @@ async def test_a_look_that_cannot_wait(
     assert (await failure(user, 2)).uid == agents[1].uid
 
 
+async def test_news_do_not_hurry_a_suspicion(
+    new_engine: NewEngine,
+    raw: redis.asyncio.Redis,
+    keys: Keys,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two looks are two only if an answer has had the time to arrive in between."""
+    monkeypatch.setattr(audit, "RECHECK", 0.5)
+    here, there = await new_engine(), await new_engine()
+    user, agent = await bind_user(here), await bind_agent(there)
+    await send(here, user, agent.uid, 1)
+    await take(agent)
+    await kill(there, raw, keys)
+    (awaited,) = user.ledger.awaited.values()
+    here.auditor.look_at(agent.key)
+    await until(lambda: awaited.strikes)
+    for _ in range(20):
+        here.auditor.look_at(agent.key)
+        here.auditor.look_at_all()
+        await asyncio.sleep(0.01)
+    assert awaited.strikes == 1
+    assert isinstance(await failure(user, 3), PeerLostError)
+
+
 async def test_an_audit_is_put_off_while_the_server_is_away(
     new_engine: NewEngine,
     proxy: Proxy,

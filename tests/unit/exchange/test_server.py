@@ -264,16 +264,16 @@ async def test_a_stalled_server_is_given_up_early(
     await server.open()
     assert await server.call("secret", b"x" * 32, timeout=5, stall=0.5)
     proxy.hold()
-    start = time.monotonic()
-    with pytest.raises(ServerUnavailableError, match=r"no answer for 0\.2 s") as caught:
-        await server.call("secret", b"x" * 32, timeout=30, stall=0.2)
-    assert caught.value.attempted
-    assert time.monotonic() - start < 2
-    # The next one need not find that out again.
-    start = time.monotonic()
-    with pytest.raises(ServerUnavailableError, match="no answer for 1 s"):
-        await server.call("secret", b"x" * 32, timeout=30, stall=1)
-    assert time.monotonic() - start < 1
+    took = []
+    for _ in range(2):
+        start = time.monotonic()
+        with pytest.raises(ServerUnavailableError, match="no answer for 1 s") as caught:
+            await server.call("secret", b"x" * 32, timeout=30, stall=1)
+        assert caught.value.attempted
+        took.append(time.monotonic() - start)
+    # The second one need not find out again what the first one has.
+    assert 1 < took[0] < 2
+    assert took[1] < 0.5
     await server.close()
 
 
