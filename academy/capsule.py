@@ -23,7 +23,7 @@ from academy.exception import WorkerMismatchError
 from academy.exchange.factory import ExchangeFactory
 from academy.exchange.transport import AgentRegistration
 from academy.logging.config import LogConfig
-from academy.runtime import RuntimeConfig
+from academy.runtime_config import RuntimeConfig
 from academy.serialize import PICKLE_PROTOCOL
 
 MAGIC = b"academy-capsule\n"

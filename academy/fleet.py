@@ -26,7 +26,7 @@ from academy.identifier import AgentId
 from academy.launch import LaunchSpec
 from academy.logging.config import LogConfig
 from academy.pool import Pool
-from academy.runtime import RuntimeConfig
+from academy.runtime_config import RuntimeConfig
 from academy.supervisor import EXCHANGE_TIMEOUT, Supervisor
 
 logger = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from academy.exchange.transport import AgentRegistration
 from academy.handle import Handle
 from academy.identifier import AgentId
 from academy.logging.config import LogConfig
-from academy.runtime import RuntimeConfig
+from academy.runtime_config import RuntimeConfig
 
 
 @dataclass(frozen=True, kw_only=True)

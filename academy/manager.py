@@ -22,7 +22,7 @@ from academy.identifier import AgentId, EntityId
 from academy.launch import BatchLauncher, LaunchSpec
 from academy.logging.config import LogConfig
 from academy.logging.context import log_context
-from academy.runtime import RuntimeConfig
+from academy.runtime_config import RuntimeConfig
 from academy.serialize import NoPickleMixin
 
 logger = logging.getLogger(__name__)

@@ -93,6 +93,10 @@ class Pool:
         slots = getattr(self.executor, "_max_workers", None)
         return slots if isinstance(slots, int) else None
 
+    @property
+    def _broken(self) -> bool:
+        return bool(getattr(self.executor, "_broken", False))
+
     def prepare(self, spec: RunSpec) -> Prepared:
         """Make an agent ready to be submitted, perhaps repeatedly.
 
@@ -119,6 +123,9 @@ class Pool:
         Raises:
             Exception: What the executor raised.
         """
+        if self._broken:
+            # A pool that is about to break would hold up whoever submits to it.
+            self._replace_broken()
         try:
             return self._submit(prepared, final, submit_kwargs)
         except BrokenExecutor:
@@ -158,7 +165,8 @@ class Pool:
     def kill(self) -> None:
         """End the worker processes of a process pool; other executors have no way."""
         if isinstance(self.executor, ProcessPoolExecutor):
-            for process in list((self.executor._processes or {}).values()):
+            processes = getattr(self.executor, "_processes", None) or {}
+            for process in list(processes.values()):
                 process.kill()
 
     async def shutdown(self, timeout: float) -> bool:
@@ -176,7 +184,7 @@ class Pool:
         shutdown = getattr(self.executor, "shutdown", None)
         if shutdown is None:
             return True
-        if getattr(self.executor, "_broken", False):
+        if self._broken:
             self.kill()
         loop = asyncio.get_running_loop()
         ended: asyncio.Future[None] = loop.create_future()

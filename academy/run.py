@@ -24,12 +24,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import logging
 import os
 import pathlib
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from academy.agent import Agent
@@ -135,6 +136,12 @@ async def run(
         registration=registration,
         config=config.config,
     )
+    with _shut_down_by_signal(runtime):
+        await runtime.run_until_complete()
+
+
+@contextlib.contextmanager
+def _shut_down_by_signal(runtime: Runtime[Any]) -> Iterator[None]:
     loop = asyncio.get_running_loop()
 
     def shut_down(number: signal.Signals) -> None:
@@ -144,7 +151,11 @@ async def run(
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, shut_down, number)
-    await runtime.run_until_complete()
+    try:
+        yield
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
 
 
 async def _register(

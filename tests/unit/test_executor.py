@@ -33,13 +33,17 @@ def hold(path: str) -> None:
         time.sleep(0.005)
 
 
-def announce(path: str, answer: object = None) -> object:
+def announce(path: str) -> None:
     """Tell the test which process this is, and go on for ever."""
+    write_pid(path)
+    while True:
+        time.sleep(1000)
+
+
+def write_pid(path: str) -> None:
     with open(path + ".part", "w") as file:
         file.write(str(os.getpid()))
     os.rename(path + ".part", path)
-    while True:
-        time.sleep(1000)
 
 
 def raise_unpicklable() -> None:
@@ -88,17 +92,12 @@ def tidy_up(path: str, new_event_loop: Callable[[], Any]) -> None:
     """Run an event loop whose coroutine has something to do at its end."""
 
     async def main() -> None:
-        announced = asyncio.get_running_loop().run_in_executor(None, announce_once)
-        await announced
         try:
+            await asyncio.to_thread(write_pid, path)
             await asyncio.sleep(1000)
         finally:
             await asyncio.sleep(0.01)
             os.rename(path, path + ".tidied")
-
-    def announce_once() -> None:
-        with open(path, "w") as file:
-            file.write(str(os.getpid()))
 
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         runner.get_loop().run_until_complete(main())

@@ -25,7 +25,7 @@ from academy.identifier import AgentId
 from academy.logging import LogConfig
 from academy.manager import Manager
 from academy.runtime import RuntimeConfig
-from tests.launched_agents import Asker, BadStartup, Counter, Flaky
+from tests.launched_agents import Asker, BadStartup, Counter, Flaky, Stubborn
 from tests.shared_exchange import SharedExchangeFactory
 
 
@@ -291,6 +291,20 @@ class TestLaunch:
             status = await manager.exchange_client.status(e.value.uid)
             assert status is MailboxStatus.TERMINATED
 
+    async def test_mailbox_that_cannot_be_closed(
+        self, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async def terminate(*args: Any, **kwargs: Any) -> None:
+            raise OSError("the exchange is gone")
+
+        async with await Manager.from_exchange_factory(
+            SharedExchangeFactory(), CapsuleExecutor()
+        ) as manager:
+            monkeypatch.setattr(manager.exchange_client, "terminate", terminate)
+            with pytest.raises(AgentStartError) as e:
+                await manager.launch(Counter, args=(threading.Lock(),))
+        assert f"Cannot close the mailbox of {e.value.uid}: OSError" in caplog.text
+
     async def test_closed_manager(self, manager: Manager[Any]) -> None:
         await manager.close(close_exchange=False)
         with pytest.raises(RuntimeError, match="launches no more agents"):
@@ -403,6 +417,18 @@ class TestWaitAndShutdown:
         counter = await manager.launch(Counter)
         await manager.shutdown(counter, blocking=False, timeout=1e-9)
         await manager.wait([counter])
+
+    async def test_shutdown_with_timeout(self) -> None:
+        manager = await Manager.from_exchange_factory(
+            LocalExchangeFactory(), shutdown_timeout=0.05
+        )
+        stubborn = await manager.launch(Stubborn)
+        await stubborn.ping()
+        with pytest.raises(TimeoutError, match=r"has not ended within 0\.05 s") as e:
+            await manager.shutdown(stubborn, timeout=0.05)
+        assert str(stubborn.agent_id) in str(e.value)
+        assert manager.running() == {stubborn.agent_id}
+        await manager.close()
 
     async def test_shutdown_of_one_that_ends_already(
         self, manager: Manager[Any]

@@ -20,10 +20,14 @@ from academy.pool import Attempt, Pool
 @pytest.fixture
 def processes() -> Iterator[Pool]:
     context = multiprocessing.get_context("fork")
-    pool = Pool(
-        "p", ProcessPoolExecutor(2, context, initializer=os.umask, initargs=(0o22,))
-    )
+    # A broken pool tells its processes to end by a signal that these do not hear.
+    options = {
+        "initializer": signal.signal,
+        "initargs": (signal.SIGTERM, signal.SIG_IGN),
+    }
+    pool = Pool("p", ProcessPoolExecutor(2, context, **options))
     yield pool
+    pool.kill()
     assert pool.executor is not None
     pool.executor.shutdown()
 

@@ -154,6 +154,7 @@ def test_agent_that_ends_by_itself(
     caller.start()
     assert main(["--config", str(path), "--log-file", str(log), "--debug"]) == 0
     caller.join()
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     assert "ended" in log.read_text()
     assert get_academy_debug()
 
