@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import signal
 import uuid
 from collections.abc import Iterator
 
+import hypothesis
 import psutil
 import pytest
 
 from academy.embedded import EmbeddedServer
+
+# How long one example takes says nothing on a machine that does other things, too.
+hypothesis.settings.register_profile("academy", deadline=None)
+hypothesis.settings.load_profile("academy")
+
+# A run in the background of a shell ignores Ctrl-C, and so would the programs that the
+# tests start and interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -29,7 +29,7 @@ async def answering(answer: Callable[[bytes], bytes]) -> AsyncIterator[int]:
         yield server.sockets[0].getsockname()[1]
     finally:
         server.close()
-        for writer in connected:
+        for writer in list(connected):
             writer.close()
             with contextlib.suppress(ConnectionError):
                 await writer.wait_closed()
@@ -66,3 +66,8 @@ def hello(version: str) -> Callable[[bytes], bytes]:
 def web_page(received: bytes) -> bytes:
     """Answer as a web server does."""
     return b"HTTP/1.1 400 Bad Request\r\n\r\n"
+
+
+def agreeing(received: bytes) -> bytes:
+    """Answer OK to whatever it is."""
+    return b"+OK\r\n" * received.count(b"*")

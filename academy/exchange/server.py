@@ -148,10 +148,11 @@ class Server:
                 pause = backoff(attempt)
                 if asyncio.get_running_loop().time() + pause > deadline:
                     await self._client.aclose()
+                    why = str(e).rstrip(".") or "it accepts connections and is mute"
                     raise ConnectionError(
                         f"No Redis server answers at {self.info.hostname}:"
-                        f"{self.info.port} ({str(e).rstrip('.')}). Start one (`academy "
-                        "server`), or check host, port and firewall."
+                        f"{self.info.port} ({why}). Start one (`academy server`), or "
+                        "check host, port and firewall."
                     ) from e
                 await asyncio.sleep(pause)
         self._tasks.spawn(self._pump(), name="redis-commands")

@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 import redis.asyncio
-from hypothesis import settings
 
 from academy.embedded import EmbeddedServer
 from academy.exchange.connection import RedisConnectionInfo, async_client
@@ -14,10 +13,6 @@ from academy.exchange.engine import Engine
 from academy.exchange.keys import Keys
 from academy.exchange.server import Server
 from tests.proxy import Proxy
-
-# A machine that is busy is no failure.
-settings.register_profile("exchange", deadline=None)
-settings.load_profile("exchange")
 
 
 @pytest.fixture

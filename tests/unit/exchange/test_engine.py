@@ -370,6 +370,8 @@ async def test_what_a_former_owner_has_taken_is_refused_by_name(
     taking = asyncio.create_task(take(agent))
     lost = [await failure(user) for _ in range(3)]
     assert all(isinstance(e, PeerLostError) for e in lost)
+    # Two were still in the queue, so that only one had to be found by the audit.
+    assert here.auditor.settled == 1
     await send(here, user, uid, 4)
     assert await taking == [4]
 

@@ -65,3 +65,37 @@ def test_the_verdict_agrees_with_the_books(books: Books, seq: int, trust: bool) 
         assert books.state == "terminated"
     else:
         assert books.state == "missing" or not taken
+
+
+def books(
+    inc: int, *, live: bool = True, waiting: int = 0, appended: int = 0, closed: int = 0
+) -> Books:
+    return Books("open", inc, live, waiting, appended, Mark(2, inc, 0), closed)
+
+
+@pytest.mark.parametrize(
+    ("known", "direct", "kept", "verdict"),
+    [
+        # Sent to the live owner, with or without a copy in the queue.
+        (books(7), 7, False, Verdict.TAKEN),
+        (books(7), 7, True, Verdict.KEPT),
+        (books(7, waiting=1, appended=3), 7, False, Verdict.QUEUED),
+        (books(7, waiting=1, appended=3), 7, True, Verdict.KEPT),
+        # Sent to one who is gone: nobody can tell what became of it.
+        (books(7, live=False), 7, False, Verdict.PEER_LOST),
+        (books(8), 7, True, Verdict.PEER_LOST),
+        (books(8, waiting=1, appended=3), 7, False, Verdict.PEER_LOST),
+        # That one closed cleanly, so that the server knows.
+        (books(8, closed=7), 7, True, Verdict.KEPT),
+        (books(8, closed=7), 7, False, Verdict.VANISHED),
+        (books(8, closed=7, waiting=1, appended=3), 7, False, Verdict.QUEUED),
+        # Not sent at all yet.
+        (books(7), 0, True, Verdict.KEPT),
+        (Books("missing", 0, False, 0, 0, Mark()), 0, True, Verdict.KEPT),
+        (Books("terminated", 0, False, 0, 0, Mark()), 7, True, Verdict.TERMINATED),
+    ],
+)
+def test_verdicts_on_what_may_have_gone_directly(
+    known: Books, direct: int, kept: bool, verdict: Verdict
+) -> None:
+    assert judge(known, 3, direct=direct, kept=kept, trust_leases=True) is verdict
