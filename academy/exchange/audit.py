@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import msgspec
 
@@ -66,6 +66,8 @@ class Auditor:
         directory: The directory.
         router: Sends probes and reports.
         boxes: The mailboxes bound in this process.
+        keeps: Tells whether a message of a mailbox to another, given by its number,
+            has not left this process for good.
     """
 
     def __init__(
@@ -73,10 +75,12 @@ class Auditor:
         directory: Directory,
         router: Router,
         boxes: Mapping[EntityId, BoundMailbox],
+        keeps: Callable[[BoundMailbox, EntityId, int], bool],
     ) -> None:
         self._directory = directory
         self._router = router
         self._boxes = boxes
+        self._keeps = keeps
         self._loop = asyncio.get_running_loop()
         self._due: dict[tuple[EntityId, EntityId], float] = {}
         self._not_before: dict[tuple[EntityId, EntityId], float] = {}
@@ -196,8 +200,14 @@ class Auditor:
         trust = self._loop.time() > self._trust_after
         aged = []
         for awaited in requests:
-            verdict = judge(books, awaited.seq, trust_leases=trust)
-            if verdict in (Verdict.QUEUED, Verdict.TAKEN):
+            verdict = judge(
+                books,
+                awaited.seq,
+                direct=awaited.direct,
+                kept=self._keeps(box, dest, awaited.seq),
+                trust_leases=trust,
+            )
+            if verdict in (Verdict.KEPT, Verdict.QUEUED, Verdict.TAKEN):
                 if self._loop.time() - awaited.since < PROBE_AGE:
                     awaited.strikes = 0
                 elif verdict is Verdict.TAKEN:

@@ -14,6 +14,8 @@ from academy.exchange.keys import entity_key
 from academy.exchange.ledger import Ledger
 from academy.exchange.stream import REPLIES, REQUESTS, Received, SendStream
 from academy.identifier import EntityId
+from academy.link.peer import Peer
+from academy.link.session import Reason
 from academy.message import AcademyErrorResponse, Header, Message
 from academy.serialize import Segment
 
@@ -33,6 +35,7 @@ class Delivery(NamedTuple):
         seq: Its number there.
         segments: The serialized message, to give it back.
         local: Whether it never was in the queue on the server.
+        stamp: Incarnation that may have it already; 0 if none.
     """
 
     message: Message[Any]
@@ -40,6 +43,7 @@ class Delivery(NamedTuple):
     seq: int = 0
     segments: list[Segment] = []  # noqa: RUF012 - never changed
     local: bool = False
+    stamp: int = 0
 
 
 class BoundMailbox:
@@ -55,6 +59,8 @@ class BoundMailbox:
         inc: Incarnation of this binding.
         received: What was taken before, per stream.
         on_want: Called when the consumer waits and the queue may have messages.
+        closed: Incarnation that was closed cleanly before this one; 0 if none was.
+        on_bounce: Called with a request that another incarnation may have executed.
     """
 
     def __init__(
@@ -64,6 +70,8 @@ class BoundMailbox:
         inc: int,
         received: Received,
         on_want: Callable[[BoundMailbox], None],
+        closed: int = 0,
+        on_bounce: Callable[[BoundMailbox, Message[Any]], None] | None = None,
     ) -> None:
         self.uid = uid
         self.key = entity_key(uid)
@@ -83,6 +91,9 @@ class BoundMailbox:
         self.expecting = 0
         """How many reports this process awaits, whether the consumer waits or not."""
         self._on_want = on_want
+        self._on_bounce = on_bounce
+        self._known_stamps = (0, inc, closed)
+        self._channels: dict[str, tuple[Peer, int]] = {}
         self._waiting = 0
         self._streams: dict[tuple[uuid.UUID, int], SendStream] = {}
         self._gates: dict[tuple[uuid.UUID, int], asyncio.Lock] = {}
@@ -119,8 +130,7 @@ class BoundMailbox:
         """Return the stream from this mailbox to another."""
         stream = self._streams.get((dest.uid, lane))
         if stream is None:
-            source = self.uid.role[0] + self.key
-            stream = SendStream(source, self.inc, lane)
+            stream = SendStream(self.key, self.inc, lane)
             self._streams[dest.uid, lane] = stream
         return stream
 
@@ -154,11 +164,41 @@ class BoundMailbox:
         """Return the next message that is of use. Cancelling is safe."""
         while True:
             delivery = await self._next(timeout)
-            if delivery.stream:
-                self.received.consumed(delivery.stream, delivery.seq)
+            if delivery.stream and not self._consume(delivery):
+                continue
             if self.ledger.took(delivery.message.header):
                 return delivery.message
             logger.debug("%s dropped a response that nobody awaits", self.uid)
+
+    def attach(self, stream: str, peer: Peer, channel: int) -> None:
+        """Confirm what is consumed of a stream on the channel that it comes by."""
+        self._channels[stream] = (peer, channel)
+        consumed = self.received.taken(stream)
+        if consumed:
+            peer.taken(channel, consumed)
+
+    def detach(self) -> None:
+        """End the channels to this mailbox: it is not here any more."""
+        for peer, channel in self._channels.values():
+            peer.session.refuse(channel, Reason.NOT_HERE)
+            peer.flush_soon()
+        self._channels.clear()
+
+    def _consume(self, delivery: Delivery) -> bool:
+        """Note that the consumer has a message; return whether it may have it."""
+        known = delivery.stamp in self._known_stamps
+        if not known and delivery.message.is_request() and self._on_bounce is not None:
+            # Before it is confirmed, or the sender would take it for taken (R6).
+            self._on_bounce(self, delivery.message)
+        self.received.consumed(delivery.stream, delivery.seq)
+        self.confirm(delivery)
+        return known
+
+    def confirm(self, delivery: Delivery) -> None:
+        """Tell the sender of a message that it need not keep it any more."""
+        channel = self._channels.get(delivery.stream)
+        if channel is not None:
+            channel[0].taken(channel[1], delivery.seq)
 
     async def caught_up(self, stream: SendStream, timeout: float) -> bool:
         """Wait until all of a stream that is in the queue has arrived here.

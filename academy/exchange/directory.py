@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import uuid
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
@@ -15,6 +16,9 @@ from academy.exchange.stream import Mark, parse_marks
 from academy.exchange.transport import AgentInfo, MailboxStatus
 from academy.exchange.verdict import Books
 from academy.identifier import AgentId, EntityId
+from academy.link.address import Addresses
+
+logger = logging.getLogger(__name__)
 
 DIRECTORY_TIMEOUT = 30.0
 """Seconds for which directory operations wait for a server that is away."""
@@ -62,11 +66,13 @@ class Binding(NamedTuple):
         inc: The new incarnation.
         marks: How far the streams to the mailbox were taken.
         mro: Class names of the agent, nearest first.
+        closed: The incarnation that was closed cleanly last; 0 if none was.
     """
 
     inc: int
     marks: dict[str, Mark]
     mro: tuple[str, ...]
+    closed: int
 
 
 class Directory:
@@ -98,7 +104,8 @@ class Directory:
         """
         reply = await self._call("bind", entity_key(uid), process)
         check_reply(uid, reply)
-        return Binding(int(reply[1]), parse_marks(reply[2]), _classes(reply[3]))
+        marks, mro = parse_marks(reply[2]), _classes(reply[3])
+        return Binding(int(reply[1]), marks, mro, int(reply[4]))
 
     async def reassert(
         self,
@@ -176,7 +183,7 @@ class Directory:
         reply = await self._call("audit", entity_key(uid), stream)
         if reply[0] == b"terminated":
             return Books("terminated", 0, False, 0, 0, Mark())
-        appended, seq, inc, base = reply[4]
+        appended, seq, inc, base = reply[5]
         mark = Mark(int(seq), int(inc), int(base))
         return Books(
             state=reply[0].decode(),
@@ -185,7 +192,20 @@ class Directory:
             waiting=int(reply[3]),
             appended=int(appended),
             taken=mark,
+            closed=int(reply[4]),
         )
+
+    async def locate(self, uid: EntityId) -> Addresses | None:
+        """Return where the process is that has a mailbox bound, if a live one has."""
+        (fields,) = await self._call("resolve", entity_key(uid))
+        value = _process(fields[9]).get("addresses")
+        if int(fields[3]) <= 0 or value is None:
+            return None
+        try:
+            return Addresses.from_dict(value)
+        except ValueError as e:
+            logger.warning("%s has published damaged addresses: %s", uid, e)
+            return None
 
     async def beat(self, uid: EntityId) -> None:
         """Note that a mailbox is alive now."""
@@ -229,9 +249,14 @@ def check_reply(uid: EntityId, reply: Sequence[Any]) -> None:
         raise ExchangeError(f"The directory refused {uid}: {outcome!r}.")
 
 
-def process_value(host: str, pid: int, version: str) -> bytes:
+def process_value(
+    host: str, pid: int, version: str, addresses: Addresses | None = None
+) -> bytes:
     """Return what a process tells about itself in its lease."""
-    return json.dumps({"host": host, "pid": pid, "version": version}).encode()
+    value: dict[str, Any] = {"host": host, "pid": pid, "version": version}
+    if addresses is not None:
+        value["addresses"] = addresses.to_dict()
+    return json.dumps(value).encode()
 
 
 def new_process_id() -> str:

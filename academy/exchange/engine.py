@@ -11,6 +11,8 @@ import contextlib
 import logging
 import os
 import platform
+import uuid
+from typing import Any
 
 from academy import __version__
 from academy.exception import (
@@ -22,9 +24,11 @@ from academy.exception import (
 from academy.exchange.audit import Auditor
 from academy.exchange.bound import BoundMailbox, Delivery
 from academy.exchange.connection import RedisConnectionInfo
+from academy.exchange.courier import Courier
 from academy.exchange.directory import Directory, new_process_id, process_value
 from academy.exchange.keys import Keys, base32_to_uuid, entity_key
 from academy.exchange.lease import Lease
+from academy.exchange.links import Links
 from academy.exchange.mailbox import PROBE, REPORT, Entry
 from academy.exchange.queues import NotRegisteredError, Queues
 from academy.exchange.router import Router, terminated
@@ -37,7 +41,9 @@ from academy.exchange.server import Server, ServerUnavailableError
 from academy.exchange.stream import Offer, Received
 from academy.exchange.wake import News, WakeReader
 from academy.identifier import EntityId
-from academy.message import AcademyErrorResponse, ErrorCode, decode
+from academy.link.config import LinkConfig
+from academy.link.node import Node
+from academy.message import AcademyErrorResponse, ErrorCode, Message, decode
 from academy.task import Tasks
 
 logger = logging.getLogger(__name__)
@@ -46,6 +52,9 @@ STALL = 0.7
 """Seconds for which a step of closing waits for a server that answers nobody."""
 FLUSH_TIMEOUT = 5.0
 """Seconds for which closing waits until answers to others are on their way."""
+SEND_GRACE = 1.0
+"""Seconds that messages on their way have when their sender closes, before they are
+queued."""
 TAKEN_OVER = "another client took its mailbox over"
 TAKE_AGAIN = 1.0
 """Seconds after which a take is repeated that the server has refused."""
@@ -59,9 +68,12 @@ class Engine:
     Args:
         info: The server.
         namespace: The namespace.
+        direct: Whether to talk directly to other processes.
     """
 
-    def __init__(self, info: RedisConnectionInfo, namespace: str) -> None:
+    def __init__(
+        self, info: RedisConnectionInfo, namespace: str, *, direct: bool = False
+    ) -> None:
         keys = Keys(namespace)
         self.process = new_process_id()
         self._keys = keys
@@ -71,12 +83,28 @@ class Engine:
         self.queues = Queues(self.server, self.process, self._secrets)
         self.boxes: dict[EntityId, BoundMailbox] = {}
         self._by_key: dict[str, BoundMailbox] = {}
+        self._by_uid: dict[uuid.UUID, BoundMailbox] = {}
         self._tasks = Tasks("exchange-engine")
-        self.router = Router(self.process, self.queues, self.boxes, self._restore)
-        self.auditor = Auditor(self.directory, self.router, self.boxes)
+        config = LinkConfig()
+        self.links: Links | None = None
+        self.courier = Courier(self.queues, config, self._restore)
+        if direct:
+            process = bytes.fromhex(self.process)
+            keys_of = self._keys_of
+            self.links = Links(
+                self.directory,
+                self._by_uid,
+                self._bounce,
+                lambda links: Node(process, namespace, keys_of, links, config),
+            )
+            self.links.courier = self.courier
+            self.courier.seek = self.links.seek
+        self.router = Router(self.process, self.queues, self.boxes, self.courier)
+        self.auditor = Auditor(
+            self.directory, self.router, self.boxes, self.courier.keeps
+        )
         self._reader = WakeReader(info, keys.wake(self.process))
-        value = process_value(platform.node(), os.getpid(), __version__)
-        self._lease = Lease(info, keys.prefix, self.process, value, self._lease_lost)
+        self._lease = Lease(info, keys.prefix, self.process, self._lease_lost)
         self._restoring: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
@@ -90,8 +118,12 @@ class Engine:
         try:
             await self.server.open()
             await self._find_secret()
-            await self._lease.open()
+            addresses = None if self.links is None else await self.links.open()
+            host, pid = platform.node(), os.getpid()
+            await self._lease.open(process_value(host, pid, __version__, addresses))
         except BaseException:
+            if self.links is not None:
+                await self.links.close()
             await self.server.close()
             await self._reader.close()
             raise
@@ -102,6 +134,9 @@ class Engine:
         """Give up the lease and close the connections, within seconds."""
         await self._tasks.cancel()
         await self.router.close()
+        await self.courier.close()
+        if self.links is not None:
+            await self.links.close()
         await self._lease.close()
         with contextlib.suppress(ExchangeError):
             await self.server.call("leave", self.process, timeout=5.0, stall=STALL)
@@ -123,13 +158,15 @@ class Engine:
             self._drop(former)
             former.fence()
             await self._release(former, TAKEN_OVER)
-        inc, marks, mro = await self.directory.bind(uid, self.process)
-        box = BoundMailbox(uid, mro, inc, Received(inc, marks), self._want)
+        inc, marks, mro, closed = await self.directory.bind(uid, self.process)
+        received = Received(inc, marks)
+        box = BoundMailbox(uid, mro, inc, received, self._want, closed, self._bounce)
         former = self.boxes.get(uid)
         if former is not None:
             self._fenced(former)
         self.boxes[uid] = box
         self._by_key[box.key] = box
+        self._by_uid[uid.uid] = box
         return box
 
     async def unbind(self, box: BoundMailbox) -> None:
@@ -137,6 +174,7 @@ class Engine:
 
         Callers of requests that were taken and not answered are told so.
         """
+        await self.courier.release(box, SEND_GRACE)
         owned = self._drop(box)
         box.leave()
         if owned:
@@ -144,6 +182,9 @@ class Engine:
 
     async def terminate(self, uid: EntityId, reason: str = "") -> None:
         """Close a mailbox for good and answer the requests that wait in it."""
+        own = self.boxes.get(uid)
+        if own is not None:
+            await self.courier.release(own, SEND_GRACE)
         # A process's own mailbox ends with it; that must not wait for a dead server.
         stall = STALL if uid in self.boxes else None
         waiting = await self.directory.terminate(uid, reason, stall=stall)
@@ -172,6 +213,9 @@ class Engine:
         except ExchangeError as e:
             logger.warning("%s could not be closed cleanly: %s", box.uid, e)
             return
+        finally:
+            # Only now: who is told to go elsewhere must find what was given back.
+            box.detach()
         await self.router.flush(FLUSH_TIMEOUT)
 
     def _answer_open(self, box: BoundMailbox, why: str) -> None:
@@ -235,14 +279,20 @@ class Engine:
             self.queues.refuse(box.uid)
             return
         if offer is Offer.NEW:
-            box.accept(Delivery(message, entry.stream, entry.seq, segments))
-        elif offer is Offer.FORMER and message.is_request():
-            lost = AcademyErrorResponse(
-                error_code=ErrorCode.PEER_LOST,
-                mailbox_id=box.uid,
-                detail="the process that had taken the request is gone",
+            box.accept(
+                Delivery(message, entry.stream, entry.seq, segments, stamp=entry.stamp)
             )
-            self.router.respond_soon(message.header, lost)
+        elif offer is Offer.FORMER and message.is_request():
+            self._bounce(box, message)
+
+    def _bounce(self, box: BoundMailbox, message: Message[Any]) -> None:
+        """Answer a request that a former incarnation may have executed."""
+        lost = AcademyErrorResponse(
+            error_code=ErrorCode.PEER_LOST,
+            mailbox_id=box.uid,
+            detail="the process that had taken the request is gone",
+        )
+        self.router.respond_soon(message.header, lost)
 
     # News
 
@@ -264,6 +314,7 @@ class Engine:
         elif news.kind == "g":
             self._mailbox_gone(news.entity, news.text)
         elif news.kind in ("b", "c"):
+            self._moved(news.entity)
             self.auditor.look_at(news.entity)
         elif news.kind == "gap":
             self._restore()
@@ -274,18 +325,23 @@ class Engine:
             self._answer_open(box, TAKEN_OVER)
         box.fence()
         self._resend(box, box.untaken())
+        box.detach()
 
     def _resend(self, box: BoundMailbox, untaken: list[Delivery]) -> None:
         for delivery in untaken:
             if delivery.local:
                 self.router.resend_soon(box.uid, delivery)
+                # Its sender need not look after it any more.
+                box.confirm(delivery)
 
     def _mailbox_gone(self, key: str, reason: str) -> None:
         box = self._by_key.get(key)
         if box is not None:
             self._drop(box)
             box.terminate(reason)
+            box.detach()
             self._refuse(box, box.untaken(), reason)
+        self._moved(key)
         self.auditor.terminated(key, reason)
         self.router.forget_dest(base32_to_uuid(key))
 
@@ -301,8 +357,16 @@ class Engine:
             return False
         del self.boxes[box.uid]
         del self._by_key[box.key]
+        del self._by_uid[box.uid.uid]
         self.router.forget_source(box)
         return True
+
+    def _moved(self, key: str) -> None:
+        if self.links is not None:
+            self.links.forget(base32_to_uuid(key))
+
+    def _keys_of(self) -> list[bytes]:
+        return [secret.stored() for secret in self._secrets]
 
     # Recovery
 

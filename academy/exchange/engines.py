@@ -22,8 +22,15 @@ _slots: weakref.WeakKeyDictionary[
 ] = weakref.WeakKeyDictionary()
 
 
-async def acquire(info: RedisConnectionInfo, namespace: str) -> Engine:
+async def acquire(
+    info: RedisConnectionInfo, namespace: str, *, direct: bool = False
+) -> Engine:
     """Return the engine for a server and namespace, made when there is none.
+
+    Args:
+        info: The server.
+        namespace: The namespace.
+        direct: Whether it talks directly to other processes.
 
     Every `acquire` needs a `release`.
 
@@ -33,13 +40,13 @@ async def acquire(info: RedisConnectionInfo, namespace: str) -> Engine:
         ValueError: The namespace cannot be used in keys.
     """
     slots = _slots.setdefault(asyncio.get_running_loop(), {})
-    key = (*info.identity(), namespace)
+    key = (*info.identity(), namespace, direct)
     slot = slots.setdefault(key, _Slot())
     slot.users += 1
     try:
         async with slot.lock:
             if slot.engine is None:
-                engine = Engine(info, namespace)
+                engine = Engine(info, namespace, direct=direct)
                 await engine.open()
                 slot.engine = engine
             return slot.engine

@@ -73,6 +73,7 @@ class HybridExchangeTransport(RelayTransport):
         interface: Network interface that peers are to use.
     """
 
+    direct = True
     registration_type = HybridAgentRegistration
 
     def __init__(

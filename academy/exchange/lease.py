@@ -32,7 +32,6 @@ class Lease:
         info: The server.
         prefix: Key prefix of the namespace.
         process: Identifier of the process.
-        value: What others may read about the process.
         on_lost: Called in the event loop when the lease had lapsed or was deleted,
             so that the server may have lost more.
     """
@@ -42,13 +41,12 @@ class Lease:
         info: RedisConnectionInfo,
         prefix: str,
         process: str,
-        value: bytes,
         on_lost: Callable[[], None],
     ) -> None:
         self._client = sync_client(info, timeout=3.0)
         self._prefix = prefix
         self._process = process
-        self._value = value
+        self._value = b""
         self._on_lost = on_lost
         self._loop = asyncio.get_running_loop()
         self._stop = threading.Event()
@@ -56,12 +54,16 @@ class Lease:
             target=self._run, name="academy-lease", daemon=True
         )
 
-    async def open(self) -> None:
+    async def open(self, value: bytes) -> None:
         """Take the lease and start to renew it.
+
+        Args:
+            value: What others may read about the process.
 
         Raises:
             redis.exceptions.RedisError: The server did not answer.
         """
+        self._value = value
         await asyncio.to_thread(self._renew)
         self._thread.start()
 

@@ -18,12 +18,15 @@ class Awaited:
         header: Header of the request.
         since: When it was sent, by a monotonic clock in seconds.
         seq: Its number in the stream to its destination.
+        direct: Incarnation of the destination that it was sent to directly; 0 if it
+            went into the queue.
         strikes: How many audits in a row found nobody who knows it.
     """
 
     header: Header
     since: float = 0.0
     seq: int = 0
+    direct: int = 0
     strikes: int = 0
 
 

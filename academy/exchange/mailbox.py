@@ -25,6 +25,8 @@ class Entry(NamedTuple):
         tag: Tag of the message.
         head: Its first segment.
         rest: Its other segments, joined; empty if there are none.
+        stamp: Incarnation that may have it already; 0 if none. The server may drop
+            it, so it is not signed.
     """
 
     stream: str
@@ -33,6 +35,7 @@ class Entry(NamedTuple):
     tag: bytes
     head: Segment
     rest: Segment
+    stamp: int = 0
 
     def segments(self) -> list[Segment]:
         """Return the segments of the message.
@@ -46,7 +49,8 @@ class Entry(NamedTuple):
         """Return the fields, signed for one mailbox, as scripts take them."""
         mac = secret.sign(self._signed(dest))
         head, rest = bytes(self.head), bytes(self.rest)
-        return [self.stream, self.seq, self.kind, self.tag, head, rest, mac]
+        fields: list[Argument] = [self.stream, self.seq, self.kind, self.tag]
+        return [*fields, head, rest, mac, self.stamp]
 
     def _signed(self, dest: str) -> list[Segment]:
         plain = f"{dest} {self.stream} {self.seq} {self.kind}".encode()
@@ -54,11 +58,16 @@ class Entry(NamedTuple):
 
 
 def make_entry(
-    stream: str, seq: int, kind: str, tag: bytes, segments: Sequence[Segment]
+    stream: str,
+    seq: int,
+    kind: str,
+    tag: bytes,
+    segments: Sequence[Segment],
+    stamp: int = 0,
 ) -> Entry:
     """Make an entry of a message's segments."""
     rest = join(segments[1:]) if len(segments) > 1 else b""
-    return Entry(stream, seq, kind, tag, segments[0], rest)
+    return Entry(stream, seq, kind, tag, segments[0], rest, stamp)
 
 
 def open_entry(
@@ -79,6 +88,7 @@ def open_entry(
             tag=found[b"g"],
             head=found[b"m"],
             rest=found[b"b"],
+            stamp=int(found.get(b"x", b"0")),
         )
         mac = found[b"h"]
     except (KeyError, ValueError):

@@ -12,6 +12,7 @@ from academy.exception import (
     FencedError,
     MailboxFullError,
     MailboxTerminatedError,
+    PeerLostError,
     PeerUnreachableError,
 )
 from academy.exchange.bound import LARGEST_TAKE, BoundMailbox, Delivery
@@ -54,6 +55,11 @@ class Queues:
         self.dead_letters = 0
         """Entries that were refused undecoded."""
 
+    @property
+    def away(self) -> bool:
+        """Whether the server does not answer at the moment."""
+        return self._server.away
+
     async def append(
         self,
         source: BoundMailbox | None,
@@ -82,10 +88,14 @@ class Queues:
         source: BoundMailbox | None,
         dest: EntityId,
         reply: asyncio.Future[Any],
-    ) -> None:
+    ) -> int:
         """Wait until what `post` has put in line is in the queue of the mailbox.
 
+        Returns:
+            The incarnation that may have the message beside the queue; 0 if none.
+
         Raises:
+            PeerLostError: It may have been executed by a process that is gone.
             BadEntityIdError: The destination is not registered.
             MailboxTerminatedError: It is closed for good, or the source is.
             MailboxFullError: Its queue is full.
@@ -102,10 +112,14 @@ class Queues:
             ) from e
         if outcome[0] == b"sender":
             raise _sender_error(source, outcome)
+        if outcome[0] == b"lost":
+            detail = "the process that may have had it is gone"
+            raise PeerLostError(dest, "maybe", detail)
         if outcome[0] == b"full":
             detail = f"{QUEUE_CAPACITY} requests wait in it"
             raise MailboxFullError(dest, "no", detail)
         check_reply(dest, outcome)
+        return int(outcome[1])
 
     def post(
         self,
@@ -132,6 +146,7 @@ class Queues:
             sender = (source.key, source.inc)
         capacity = QUEUE_CAPACITY if entry.kind == REQUEST else 0
         stream, seq, *sealed = entry.sealed(self._secrets[0], key)
+        *sealed, stamp = sealed
         return self._server.submit(
             "send",
             key,
@@ -141,6 +156,7 @@ class Queues:
             capacity,
             self._process,
             *sealed,
+            stamp,
             timeout=timeout,
         )
 

@@ -40,6 +40,7 @@ class RedisExchangeTransport(RelayTransport):
         namespace: Namespace of the keys.
     """
 
+    direct = False
     registration_type = RedisAgentRegistration
 
     def __init__(

@@ -30,6 +30,8 @@ class RelayTransport(ExchangeTransportMixin, NoPickleMixin):
     """One mailbox, on the engine that it shares with the others of its process."""
 
     leased = True
+    direct: ClassVar[bool]
+    """Whether to talk directly to other processes."""
     registration_type: ClassVar[Any]
     """Class of the registrations that this transport gives out."""
 
@@ -74,7 +76,9 @@ class RelayTransport(ExchangeTransportMixin, NoPickleMixin):
             BadEntityIdError: The mailbox is not registered.
             MailboxTerminatedError: It is closed for good.
         """
-        engine = await engines.acquire(self._redis_info, self._namespace)
+        engine = await engines.acquire(
+            self._redis_info, self._namespace, direct=self.direct
+        )
         try:
             if register:
                 await engine.directory.register([(self._mailbox_id, ())])

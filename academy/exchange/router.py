@@ -5,22 +5,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 from academy.exception import (
-    BadEntityIdError,
     ExchangeError,
     Executed,
     ForbiddenError,
     MailboxTerminatedError,
     MessageTooLargeError,
-    PeerUnreachableError,
 )
 from academy.exchange.bound import BoundMailbox, Delivery
-from academy.exchange.mailbox import REQUEST, RESPONSE, make_entry
-from academy.exchange.queues import NotRegisteredError, Queues, entry_of
+from academy.exchange.courier import Courier
+from academy.exchange.mailbox import RESPONSE, make_entry
+from academy.exchange.queues import Queues, entry_of
 from academy.exchange.stream import REPLIES, REQUESTS, SendStream
 from academy.identifier import EntityId
 from academy.message import (
@@ -42,10 +40,6 @@ MESSAGE_LIMIT = 64 << 20
 BARRIER_TIMEOUT = 0.5
 """Seconds that a message waits for those before it to leave the queue, before it is
 queued behind them."""
-RECOVERY_TIMEOUT = 5.0
-"""Seconds that a sender waits for a destination that a server has forgotten."""
-RECOVERY_PAUSE = 0.2
-"""Seconds between two attempts meanwhile."""
 
 
 def terminated(uid: EntityId, reason: str, executed: Executed) -> AcademyErrorResponse:
@@ -58,29 +52,6 @@ def terminated(uid: EntityId, reason: str, executed: Executed) -> AcademyErrorRe
     )
 
 
-@dataclass(slots=True)
-class _Outgoing:
-    """A message on its way.
-
-    Attributes:
-        box: The mailbox that sends it.
-        stream: The stream that it belongs to.
-        gate: Lock of the stream.
-        message: The message.
-        segments: The message, serialized.
-        seq: Its number in the stream.
-        before: The last number of the stream that went into the queue before it.
-    """
-
-    box: BoundMailbox
-    stream: SendStream
-    gate: asyncio.Lock
-    message: Message[Any]
-    segments: list[Segment]
-    seq: int = 0
-    before: int = 0
-
-
 class Router:
     """Sends messages: within the process, or through the queue on the server.
 
@@ -88,7 +59,7 @@ class Router:
         process: Identifier of this process.
         queues: The queues on the server.
         boxes: The mailboxes bound in this process.
-        restore: Called when the server has forgotten a mailbox of this process.
+        courier: Carries messages to mailboxes elsewhere.
     """
 
     def __init__(
@@ -96,11 +67,11 @@ class Router:
         process: str,
         queues: Queues,
         boxes: Mapping[EntityId, BoundMailbox],
-        restore: Callable[[], None],
+        courier: Courier,
     ) -> None:
         self._queues = queues
         self._boxes = boxes
-        self._restore = restore
+        self.courier = courier
         self._own_stream = SendStream(f"p{process}", 0, REPLIES)
         self._senders: dict[uuid.UUID, set[BoundMailbox]] = {}
         self._tasks = Tasks("exchange-responses")
@@ -128,14 +99,17 @@ class Router:
         stream = box.stream(message.dest, lane)
         self._senders.setdefault(message.dest.uid, set()).add(box)
         target = self._boxes.get(message.dest)
-        outgoing = _Outgoing(box, stream, gate, message, segments)
         if gate.locked() or (target is not None and not target.has(stream)):
             async with gate:
-                posted = await self._in_order(outgoing)
-        else:
-            posted = self._pass_on(outgoing, target)
-        if posted is not None:
-            await self._accepted(outgoing, posted)
+                target = await self._caught_up(message.dest, stream)
+                box.check_open()
+                if target is not None:
+                    self._deliver(box, target, stream, message, segments)
+                    return
+        elif target is not None:
+            self._deliver(box, target, stream, message, segments)
+            return
+        await self.courier.send(box, stream, message, segments, lane)
 
     def forget_dest(self, dest: uuid.UUID) -> None:
         """Drop what is kept about a mailbox that is closed for good."""
@@ -193,85 +167,34 @@ class Router:
             )
         box.check_open()
 
-    async def _in_order(self, outgoing: _Outgoing) -> asyncio.Future[Any] | None:
-        """Send behind earlier messages of the stream that are still in the queue."""
-        target = self._boxes.get(outgoing.message.dest)
-        stream = outgoing.stream
-        if target is not None and not await target.caught_up(stream, BARRIER_TIMEOUT):
-            target = None
-        outgoing.box.check_open()
-        return self._pass_on(outgoing, target)
-
-    def _pass_on(
-        self, outgoing: _Outgoing, target: BoundMailbox | None
-    ) -> asyncio.Future[Any] | None:
-        """Number a message and send it: to a mailbox here, or else into the queue.
+    async def _caught_up(
+        self, dest: EntityId, stream: SendStream
+    ) -> BoundMailbox | None:
+        """Wait until the earlier messages of a stream have left the queue.
 
         Returns:
-            The reply of the queue, if that is where it went.
+            The mailbox in this process that has them; `None` if there is none, so
+            that what follows must be queued behind them.
         """
-        outgoing.seq = outgoing.stream.next()
-        header = outgoing.message.header
-        outgoing.box.ledger.sending(header, since=_now(), seq=outgoing.seq)
-        if target is None:
-            return self._post(outgoing)
-        # Handed over serialized, so isolated.
-        copies = detach(outgoing.segments)
-        name, seq = outgoing.stream.name, outgoing.seq
-        target.received.offer(name, seq)
-        target.accept(Delivery(decode(copies), name, seq, copies, local=True))
+        target = self._boxes.get(dest)
+        if target is not None and await target.caught_up(stream, BARRIER_TIMEOUT):
+            return target
         return None
 
-    def _post(self, outgoing: _Outgoing) -> asyncio.Future[Any]:
-        message, stream = outgoing.message, outgoing.stream
-        kind = REQUEST if message.is_request() else RESPONSE
-        entry = make_entry(
-            stream.name, outgoing.seq, kind, message.tag.bytes, outgoing.segments
-        )
-        # Counted before it is sent: it may get there although no answer comes.
-        outgoing.before, stream.relayed = stream.relayed, outgoing.seq
-        return self._queues.post(outgoing.box, message.dest, entry)
-
-    async def _accepted(self, outgoing: _Outgoing, posted: asyncio.Future[Any]) -> None:
-        """Wait until a message is in the queue; raises as `send` does."""
-        box, stream, message = outgoing.box, outgoing.stream, outgoing.message
-        try:
-            try:
-                await self._queues.accepted(box, message.dest, posted)
-            except (NotRegisteredError, BadEntityIdError) as e:
-                if not stream.known and isinstance(e, BadEntityIdError):
-                    raise
-                await self._recover(outgoing, e)
-            stream.known = True
-        except ExchangeError as e:
-            box.ledger.forget(message.tag)
-            arrived = isinstance(e, PeerUnreachableError) and e.executed == "maybe"
-            if stream.relayed == outgoing.seq and not arrived:
-                stream.relayed = outgoing.before
-            raise
-
-    async def _recover(self, outgoing: _Outgoing, error: ExchangeError) -> None:
-        """Send again when the owners have restored what the server has lost.
-
-        Later messages of the stream wait meanwhile. It gets a new number: one of them
-        may have been numbered and accepted already.
-        """
-        box, dest = outgoing.box, outgoing.message.dest
-        give_up = _now() + RECOVERY_TIMEOUT
-        async with outgoing.gate:
-            while _now() < give_up:
-                self._restore()
-                await asyncio.sleep(RECOVERY_PAUSE)
-                outgoing.seq = outgoing.stream.next()
-                awaited = box.ledger.awaited.get(outgoing.message.tag)
-                if awaited is not None:
-                    awaited.seq = outgoing.seq
-                try:
-                    await self._queues.accepted(box, dest, self._post(outgoing))
-                    return
-                except (NotRegisteredError, BadEntityIdError) as e:
-                    error = e
-        raise error
+    def _deliver(
+        self,
+        box: BoundMailbox,
+        target: BoundMailbox,
+        stream: SendStream,
+        message: Message[Any],
+        segments: list[Segment],
+    ) -> None:
+        """Hand a message to a mailbox of this process: serialized, so isolated."""
+        seq = stream.next()
+        box.ledger.sending(message.header, since=_now(), seq=seq)
+        copies = detach(segments)
+        target.received.offer(stream.name, seq)
+        target.accept(Delivery(decode(copies), stream.name, seq, copies, local=True))
 
     async def _respond(self, message: Message[Any]) -> None:
         target = self._boxes.get(message.dest)

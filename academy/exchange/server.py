@@ -182,6 +182,12 @@ class Server:
                 "exchange needs Redis >= 7.0 or Valkey."
             )
 
+    @property
+    def away(self) -> bool:
+        """Whether the server has not answered for a second what it was asked."""
+        now = asyncio.get_running_loop().time()
+        return self._asked_since is not None and now - self._asked_since > 1.0
+
     async def call(
         self,
         name: str,

@@ -17,11 +17,16 @@ REPLIES = 1
 limit holds them up."""
 
 
+def stream_name(source: str, inc: int, lane: int) -> str:
+    """Return the name of a stream, by which its receiver keeps it apart."""
+    return f"{source}:{inc}:{lane}"
+
+
 class SendStream:
     """The sending end of a stream.
 
     Args:
-        source: Name of the sender: a letter for its role, then its key.
+        source: Name of the sender: its key, or `p` and the identifier of a process.
         inc: Incarnation of the sender.
         lane: `REQUESTS` or `REPLIES`.
     """
@@ -29,7 +34,7 @@ class SendStream:
     __slots__ = ("known", "name", "relayed", "seq")
 
     def __init__(self, source: str, inc: int, lane: int) -> None:
-        self.name = f"{source}:{inc}:{lane}"
+        self.name = stream_name(source, inc, lane)
         self.seq = 0
         """Number of the last message."""
         self.relayed = 0
@@ -117,6 +122,10 @@ class Received:
     def consumed(self, stream: str, seq: int) -> None:
         """Note that the consumer has taken a message."""
         self._consumed[stream] = seq
+
+    def taken(self, stream: str) -> int:
+        """Return the highest number that the consumer has taken in a stream."""
+        return self._consumed.get(stream) or self._base.get(stream, 0)
 
     def given_back(self) -> list[tuple[str, Mark]]:
         """Return the marks when what was not consumed goes back into the queue."""

@@ -1,5 +1,5 @@
 -- ARGV: P eid inc after_r after_q n, then n pairs: stream "seq:inc:base" (what the
--- consumer really took), then per message given back: stream seq kind tag head rest mac
+-- consumer really took), then per message given back: stream seq kind tag head rest mac stamp
 local eid, inc, n = ARGV[2], ARGV[3], tonumber(ARGV[6])
 local key = P .. 'mb:' .. eid
 if call('HGET', key, 'closed') == inc then return {'ok'} end
@@ -20,9 +20,10 @@ if ARGV[5] ~= '0-0' then
   call('XTRIM', queue, 'MINID', ms .. '-' .. us(tonumber(i) + 1))
 end
 for i = 7, 6 + 2 * n, 2 do call('HSET', tk, ARGV[i], ARGV[i + 1]) end
-for i = 7 + 2 * n, #ARGV, 7 do
+for i = 7 + 2 * n, #ARGV, 8 do
   call('XADD', back, '*', 's', ARGV[i], 'q', ARGV[i + 1], 'k', ARGV[i + 2],
-       'g', ARGV[i + 3], 'm', ARGV[i + 4], 'b', ARGV[i + 5], 'h', ARGV[i + 6])
+       'g', ARGV[i + 3], 'm', ARGV[i + 4], 'b', ARGV[i + 5], 'h', ARGV[i + 6],
+       'x', ARGV[i + 7])
   if tonumber(ARGV[i + 1]) > tonumber(call('HGET', appended, ARGV[i]) or '0') then
     call('HSET', appended, ARGV[i], ARGV[i + 1])
   end

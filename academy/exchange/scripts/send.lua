@@ -1,4 +1,4 @@
--- ARGV: P dest src src_inc stream seq cap uid kind tag head rest mac
+-- ARGV: P dest src src_inc stream seq cap uid kind tag head rest mac stamp
 -- Append if the mailbox is open; a second try of the same message changes nothing.
 local dest, stream, seq = ARGV[2], ARGV[5], tonumber(ARGV[6])
 -- A process may also send in its own name (no src): as long as its lease lives.
@@ -13,17 +13,28 @@ if is_gone(dest) then return {'terminated', why(dest)} end
 local key = P .. 'mb:' .. dest
 if call('EXISTS', key) == 0 then return {'missing'} end
 local queue, appended = P .. 'q:' .. dest, P .. 'ap:' .. dest
-local uid = call('HGET', key, 'uid')
+local owner = call('HMGET', key, 'uid', 'inc', 'closed')
+local uid, stamp = owner[1], ARGV[14]
+-- The stamp is the incarnation that may have the message already. One that has closed
+-- cleanly has left its marks: what it took or gave back is there, the rest is not. Of
+-- one that is gone otherwise nobody can tell.
+if stamp ~= '0' and stamp == owner[3] then
+  local had = taken(call('HGET', P .. 'tk:' .. dest, stream))
+  if seq <= had then return {'ok', 0} end
+  stamp = '0'
+elseif stamp ~= '0' and stamp ~= owner[2] then
+  return {'lost'}
+end
 if seq > tonumber(call('HGET', appended, stream) or '0') then
   local cap = tonumber(ARGV[7])
   if cap > 0 and call('XLEN', queue) >= cap then return {'full'} end
   call('XADD', queue, '*', 's', stream, 'q', ARGV[6], 'k', ARGV[9], 'g', ARGV[10],
-       'm', ARGV[11], 'b', ARGV[12], 'h', ARGV[13])
+       'm', ARGV[11], 'b', ARGV[12], 'h', ARGV[13], 'x', stamp)
   call('HSET', appended, stream, ARGV[6])
   -- Streams of senders that are gone would add up for ever.
   if call('HLEN', appended) > 4096 and call('XLEN', queue) <= 1 then
     for _, s in ipairs(call('HKEYS', appended)) do
-      local from, inc = string.match(s, '^%a([^:]+):(%d+):')
+      local from, inc = string.match(s, '^([A-Z2-7]+):(%d+):')
       if from and call('HGET', P .. 'mb:' .. from, 'inc') ~= inc then
         call('HDEL', appended, s)
         call('HDEL', P .. 'tk:' .. dest, s)
@@ -33,4 +44,4 @@ if seq > tonumber(call('HGET', appended, stream) or '0') then
 end
 call('SADD', P .. 'watch:' .. dest, ARGV[8])
 if alive(uid) then tell(uid, 'm', dest, '', '') end
-return {'ok'}
+return {'ok', tonumber(stamp)}

@@ -12,7 +12,7 @@ for _, k in ipairs({P .. 'r:' .. eid, P .. 'q:' .. eid}) do
     for i = 1, #entry[2], 2 do f[entry[2][i]] = entry[2][i + 1] end
     local had = taken(call('HGET', P .. 'tk:' .. eid, f['s'] or ''))
     local fresh = tonumber(f['q'] or '0') and tonumber(f['q'] or '0') > had
-    if f['m'] then waiting[#waiting + 1] = {f['m'], fresh and 'no' or 'maybe'} end
+    if f['m'] then waiting[#waiting + 1] = {f['m'], (fresh and (f['x'] or '0') == '0') and 'no' or 'maybe'} end
   end
 end
 local now = now_us()

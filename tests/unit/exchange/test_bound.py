@@ -178,9 +178,9 @@ async def test_a_termination_has_a_reason(box: BoundMailbox) -> None:
 async def test_each_destination_and_lane_has_a_stream(box: BoundMailbox) -> None:
     other = UserId.new()
     stream = box.stream(USER, REQUESTS)
-    assert stream.name == f"a{entity_key(AGENT)}:7:0"
+    assert stream.name == f"{entity_key(AGENT)}:7:0"
     assert box.stream(USER, REQUESTS) is stream
-    assert box.stream(USER, REPLIES).name == f"a{entity_key(AGENT)}:7:1"
+    assert box.stream(USER, REPLIES).name == f"{entity_key(AGENT)}:7:1"
     assert box.stream(other, REQUESTS) is not stream
     gate = box.gate(USER, REQUESTS)
     assert box.gate(USER, REQUESTS) is gate

@@ -33,8 +33,8 @@ async def opened(info: RedisConnectionInfo, keys: Keys) -> AsyncIterator[Opened]
         at: RedisConnectionInfo = info,
         value: bytes = b"v",
     ) -> Lease:
-        lease = Lease(at, keys.prefix, "p", value, on_lost)
-        await lease.open()
+        lease = Lease(at, keys.prefix, "p", on_lost)
+        await lease.open(value)
         made.append(lease)
         return lease
 
@@ -117,9 +117,9 @@ async def test_a_lease_that_was_never_taken_can_be_closed(
     proxied: RedisConnectionInfo, proxy: Proxy
 ) -> None:
     await proxy.cut()
-    lease = Lease(proxied, "{x}:", "p", b"", lambda: None)
+    lease = Lease(proxied, "{x}:", "p", lambda: None)
     with pytest.raises(ConnectionError):
-        await lease.open()
+        await lease.open(b"")
     await lease.close()
 
 
@@ -129,7 +129,7 @@ def test_a_lease_ends_with_its_event_loop(
     """Also when nobody has closed it."""
 
     async def main() -> None:
-        await Lease(info, keys.prefix, "p", b"", lambda: None).open()
+        await Lease(info, keys.prefix, "p", lambda: None).open(b"")
 
     asyncio.run(main())
     (thread,) = [t for t in threading.enumerate() if t.name == "academy-lease"]
@@ -144,7 +144,7 @@ def test_a_loss_that_nobody_can_be_told_of(
     leases = []
 
     async def main() -> None:
-        lease = Lease(info, keys.prefix, "p", b"", lambda: None)
+        lease = Lease(info, keys.prefix, "p", lambda: None)
         leases.append(lease)
 
     asyncio.run(main())

@@ -31,7 +31,7 @@ ENTRIES = st.builds(
 def stored(entry: Entry, secret: NamespaceSecret = SECRET) -> list[bytes]:
     """Return the fields of an entry as the server gives them back."""
     values = entry.sealed(secret, DEST)
-    pairs = zip("sqkgmbh", values, strict=True)
+    pairs = zip("sqkgmbh", values[:-1], strict=True)
     return [
         part
         for name, value in pairs

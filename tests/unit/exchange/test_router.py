@@ -18,6 +18,7 @@ from academy.exception import (
     MessageTooLargeError,
     PeerUnreachableError,
 )
+from academy.exchange import courier as courier_module
 from academy.exchange import queues as queues_module
 from academy.exchange import router as router_module
 from academy.exchange.bound import Delivery
@@ -274,7 +275,7 @@ async def test_a_destination_that_does_not_come_back(
     keys: Keys,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(router_module, "RECOVERY_TIMEOUT", 0.4)
+    monkeypatch.setattr(courier_module, "RECOVERY_TIMEOUT", 0.4)
     engine = await new_engine()
     user, uid = await bind_user(engine), await register(engine)
     await send(engine, user, uid, 1)

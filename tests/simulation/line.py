@@ -1,0 +1,236 @@
+"""What a mailbox sends to another: an outbox, and the channel it may use."""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import TYPE_CHECKING
+
+from academy.exchange.outbox import Append, Effect, GiveUp, Parcel, SendDirect
+from academy.exchange.stream import REPLIES, REQUESTS, SendStream
+from academy.link.session import ChannelKey
+from tests.simulation.message import Message
+from tests.simulation.server import Reply
+
+if TYPE_CHECKING:
+    import uuid
+
+    from tests.simulation.box import Box
+    from tests.simulation.node import Peer
+
+RECOVERY_TIMEOUT = 5.0
+RECOVERY_PAUSE = 0.2
+SEEK_PAUSE = 1.0
+
+
+class Line:
+    """One stream from a mailbox to another."""
+
+    def __init__(self, box: Box, dest: uuid.UUID, lane: int) -> None:
+        self.box = box
+        self.process = box.process
+        self.clock = box.process.clock
+        self.dest = dest
+        self.lane = lane
+        self.key = ChannelKey(box.eid, box.inc, dest, lane)
+        config = box.process.node.config
+        window = config.window_messages if lane == REQUESTS else 0
+        self.outbox = box.process.world.rules.outbox(
+            SendStream(str(box.eid.int), box.inc, lane), window, config.window_bytes
+        )
+        self.peer: Peer | None = None
+        self.target = b""
+        self.known_inc = 0
+        self.not_before = 0.0
+        self.timer = math.inf
+        self.ended = False
+
+    def submit(self, message: Message, since: float | None = None) -> Parcel:
+        """Send a message, or begin to."""
+        rest = self.process.world.padding(message.tag)
+        parcel, effects = self.outbox.submit(
+            message.kind, b"", message.encode(*rest), self.clock.now
+        )
+        parcel.note = (message, self.clock.now if since is None else since)
+        self.box.sending(message, self, parcel)
+        if not self.outbox.incarnation:
+            self.seek()
+        self.run(effects)
+        return parcel
+
+    # Where the destination is
+
+    def seek(self, *, now: bool = False) -> None:
+        """Ask where the destination is, and link to that process."""
+        if not self.process.world.direct:
+            return
+        if not now and (self.peer is not None or self.clock.now < self.not_before):
+            return
+        self.not_before = self.clock.now + SEEK_PAUSE
+        self.process.commands.call(
+            "resolve", self.dest, self.process.uid, done=self._found, timeout=5.0
+        )
+
+    def link_up(self, peer: Peer) -> None:
+        """Open the channel, if this is the process to talk to."""
+        if self.target == peer.uid:
+            self.peer = peer
+            peer.session.open(self.key)
+            peer.touch()
+
+    def link_down(self, peer: Peer, *, may_return: bool) -> None:
+        """Stop to use the channel."""
+        if self.peer is peer:
+            self.leave(grace=may_return)
+            if may_return:
+                self.process.node.connect(peer.uid)
+
+    def leave(self, *, grace: bool) -> None:
+        """Give the channel up."""
+        if self.peer is not None:
+            self.peer.session.close(self.key)
+            self.peer.touch()
+            self.peer = None
+        self.run(self.outbox.channel_lost(self.clock.now, grace=grace))
+
+    def accepted(self, inc: int, accepted: int) -> None:
+        """Use the channel that was opened."""
+        if inc < self.known_inc:
+            self.leave(grace=False)
+            return
+        self.known_inc = inc
+        self.run(self.outbox.channel_open(inc, accepted, self.clock.now))
+
+    def end(self) -> None:
+        """Forget everything."""
+        self.ended = True
+        if self.peer is not None:
+            self.peer.session.close(self.key)
+            self.peer.touch()
+            self.peer = None
+        self.process.lines.pop(self.key, None)
+
+    def taken(self, seq: int) -> None:
+        """Note an acknowledgement."""
+        confirmed, effects = self.outbox.taken(seq, self.clock.now)
+        for parcel in confirmed:
+            self.process.world.ledger.confirmed(parcel.note[0])
+        self.run(effects)
+
+    def _found(self, reply: Reply | None, sent: int) -> None:
+        if self.box.ended or reply is None or reply[0] != "ok":
+            return
+        _, inc, owner = reply
+        if not owner or owner == self.process.uid or inc < self.known_inc:
+            return
+        moved = owner != self.target
+        self.target, self.known_inc = owner, inc
+        if moved and self.peer is not None:
+            self.leave(grace=False)
+        peer = self.process.node.connect(owner)
+        if peer.usable and self.peer is None:
+            self.link_up(peer)
+
+    # What the outbox decides
+
+    def run(self, effects: list[Effect]) -> None:
+        """Carry out effects."""
+        if self.ended:
+            return
+        for effect in effects:
+            match effect:
+                case SendDirect(parcel):
+                    self._send_direct(parcel)
+                case Append(parcel, stamp):
+                    self._append(parcel, stamp)
+                case GiveUp(parcel):
+                    executed = "maybe" if parcel.inc else "no"
+                    self._failed(parcel, "PeerUnreachable", executed)
+        self.process.world.ledger.measure(self)
+        due = self.outbox.next_timer()
+        if due is not None and due < self.timer:
+            self.timer = due
+            delay = max(0.0, due - self.clock.now)
+            self.clock.after(delay, self.process, self._fire, due)
+
+    def _fire(self, due: float) -> None:
+        if due != self.timer:
+            return
+        self.timer = math.inf
+        up = not self.process.commands.away
+        self.run(self.outbox.handle_timer(self.clock.now, relay_up=up))
+
+    def _send_direct(self, parcel: Parcel) -> None:
+        assert self.peer is not None
+        awaited = self.box.awaited.get(parcel.note[0].tag)
+        if awaited is not None:
+            awaited.direct = parcel.inc
+        self.peer.session.send(self.key, parcel.seq, parcel.segments)
+        self.peer.touch()
+
+    def _append(self, parcel: Parcel, stamp: int) -> None:
+        if self.lane == REPLIES:
+            # One that arrives twice, or that nobody awaits, is dropped.
+            stamp = 0
+        self.process.commands.call(
+            "send",
+            self.dest,
+            self.box.eid,
+            self.box.inc,
+            self.outbox.stream.name,
+            parcel.seq,
+            stamp,
+            self.process.uid,
+            parcel.kind,
+            parcel.segments,
+            done=functools.partial(self._appended, parcel, stamp),
+        )
+
+    def _appended(
+        self, parcel: Parcel, stamp: int, reply: Reply | None, sent: int
+    ) -> None:
+        certain = not stamp and sent <= 1
+        arrived = reply is not None and reply[0] == "ok" or reply is None and sent > 0
+        effects = self.outbox.appended(parcel, self.clock.now, arrived=arrived)
+        match reply:
+            case None:
+                executed = "maybe" if stamp or sent else "no"
+                self._failed(parcel, "PeerUnreachable", executed)
+            case ("ok", kept):
+                awaited = self.box.awaited.get(parcel.note[0].tag)
+                if awaited is not None:
+                    awaited.direct = kept
+            case ("lost",):
+                self._failed(parcel, "PeerLost", "maybe")
+            case ("missing",) | ("sender", "missing"):
+                self._recover(parcel, certain=certain)
+            case ("sender", "fenced"):
+                self.box.fenced()
+            case _:
+                executed = "no" if certain else "maybe"
+                self._failed(parcel, "MailboxTerminated", executed)
+        self.run(effects)
+
+    def _recover(self, parcel: Parcel, *, certain: bool) -> None:
+        """The server was emptied: try again, if nobody can have the message."""
+        self.process.restore()
+        since = parcel.note[1]
+        if certain and self.clock.now < since + RECOVERY_TIMEOUT:
+            self.clock.after(RECOVERY_PAUSE, self.process, self._again, parcel)
+        else:
+            executed = "no" if certain else "maybe"
+            self._failed(parcel, "RequestLost", executed)
+
+    def _again(self, parcel: Parcel) -> None:
+        message, since = parcel.note
+        if self.box.ended:
+            return
+        awaited = self.box.awaited.get(message.tag)
+        if message.kind == "q" and (awaited is None or awaited.parcel is not parcel):
+            return
+        self.submit(message, since)
+
+    def _failed(self, parcel: Parcel, name: str, executed: str) -> None:
+        awaited = self.box.awaited.get(parcel.note[0].tag)
+        if awaited is not None and awaited.parcel is parcel:
+            self.box.settle(parcel.note[0].tag, name, executed)

@@ -1,0 +1,324 @@
+"""The server: what each Lua script does, on dicts.
+
+All calls are atomic. The same call may come twice in a row, when its first reply was
+lost; then the second must change nothing that matters. What is new for the direct path:
+
+send(dest, src, src_inc, stream, seq, stamp, process, kind, segments)
+    `stamp` is the incarnation that may have the message already; 0 if none. It is
+    looked at before anything else is done with the queue:
+
+    - `stamp` is the incarnation that *closed cleanly last*, so that its marks tell what
+      it took: if seq <= tk[stream].seq, it was taken: `('ok', 0)`, nothing appended.
+      Else it counts as unstamped from here on.
+    - else, `stamp` is the current incarnation: it is appended with its stamp.
+    - else nobody can tell: `('lost',)`, nothing appended; the sender reports
+      PeerLost(maybe).
+
+    A number that is not above ap[stream] was appended, or given back, already: nothing
+    is appended. The reply is `('ok', s)`, where s is the stamp that the message has in
+    the queue, or 0: from then on the books alone tell its fate (`Awaited.direct = s`).
+
+take: as before; the entries come with their stamps. The owner compares: a stamp that is
+    neither its own incarnation nor the one that had closed cleanly last when it was
+    bound, is refused when the consumer comes to it, and only then counts as consumed.
+
+bind: also replies the incarnation that closed cleanly last; it stays on record.
+
+close: as before. Records `closed = inc`. What is given back counts as appended, so
+    ap[stream] = max(ap[stream], seq); this includes what had arrived directly. The
+    marks include streams that have come on channels only.
+
+resolve(eid, process): also makes the process a watcher of the mailbox.
+
+audit: also replies the incarnation that closed cleanly last.
+"""
+
+from __future__ import annotations
+
+import copy
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from academy.exchange.stream import Mark
+from academy.exchange.verdict import Books
+from tests.simulation.clock import Clock
+
+LEASE = 10.0
+
+Stream = str
+Process = bytes
+Reply = tuple[Any, ...]
+
+
+class Entry(NamedTuple):
+    """A message in a queue."""
+
+    id: int
+    stream: Stream
+    seq: int
+    kind: str
+    stamp: int
+    segments: Sequence[bytes]
+
+
+@dataclass
+class Mailbox:
+    """What the server keeps of one mailbox."""
+
+    inc: int = 0
+    owner: Process = b""
+    closed: int = 0
+    queue: list[Entry] = field(default_factory=list)
+    back: list[Entry] = field(default_factory=list)
+    appended: dict[Stream, int] = field(default_factory=dict)
+    taken: dict[Stream, Mark] = field(default_factory=dict)
+    watchers: set[Process] = field(default_factory=set)
+
+
+@dataclass
+class Data:
+    """All that FLUSHALL deletes."""
+
+    mailboxes: dict[uuid.UUID, Mailbox] = field(default_factory=dict)
+    gone: set[uuid.UUID] = field(default_factory=set)
+    leases: dict[Process, float] = field(default_factory=dict)
+
+
+class Server:
+    """The server, and its scripts.
+
+    Args:
+        clock: The time.
+        tell: Puts news on the wake stream of a process: process, kind, mailbox, inc.
+    """
+
+    def __init__(
+        self, clock: Clock, tell: Callable[[Process, str, uuid.UUID, int], None]
+    ) -> None:
+        self.clock = clock
+        self.down = False
+        self.data = Data()
+        self.calls = 0
+        self._tell = tell
+        self._id = 0
+        self._snapshot: Data | None = None
+
+    def run(self, name: str, args: Sequence[Any]) -> Reply:
+        """Run a script."""
+        self.calls += 1
+        reply: Reply = getattr(self, name)(*args)
+        return reply
+
+    def flush(self) -> None:
+        """FLUSHALL."""
+        self.data = Data()
+
+    def save(self) -> None:
+        """Remember everything for `roll_back`."""
+        self._snapshot = copy.deepcopy(self.data)
+
+    def roll_back(self) -> None:
+        """Fail over to a replica that has not seen the last writes."""
+        if self._snapshot is not None:
+            self.data = copy.deepcopy(self._snapshot)
+
+    # Processes
+
+    def renew(self, process: Process) -> bool:
+        """Renew a lease; return whether it was there."""
+        had = self.alive(process)
+        self.data.leases[process] = self.clock.now + LEASE
+        return had
+
+    def leave(self, process: Process) -> Reply:
+        """Drop a lease: the process ends."""
+        self.data.leases.pop(process, None)
+        return ("ok",)
+
+    def alive(self, process: Process) -> bool:
+        return self.data.leases.get(process, 0.0) > self.clock.now
+
+    def tell(self, process: Process, kind: str, eid: uuid.UUID, inc: int) -> None:
+        if self.alive(process):
+            self._tell(process, kind, eid, inc)
+
+    def tell_watchers(self, box: Mailbox, kind: str, eid: uuid.UUID) -> None:
+        for process in sorted(box.watchers):
+            self.tell(process, kind, eid, box.inc)
+
+    # Scripts about mailboxes
+
+    def register(self, eid: uuid.UUID) -> Reply:
+        if eid not in self.data.gone:
+            self.data.mailboxes.setdefault(eid, Mailbox())
+        return ("ok",)
+
+    def resolve(self, eid: uuid.UUID, process: Process) -> Reply:
+        box = self.data.mailboxes.get(eid)
+        if box is None or eid in self.data.gone:
+            return ("missing",)
+        box.watchers.add(process)
+        return ("ok", box.inc, box.owner if self.alive(box.owner) else b"")
+
+    def bind(self, eid: uuid.UUID, process: Process) -> Reply:
+        if eid in self.data.gone:
+            return ("terminated",)
+        box = self.data.mailboxes.get(eid)
+        if box is None:
+            return ("missing",)
+        former, box.owner = box.owner, process
+        box.inc = max(box.inc + 1, int(self.clock.now * 1e6))
+        if former != process:
+            self.tell(former, "f", eid, box.inc)
+        self.tell_watchers(box, "b", eid)
+        return ("ok", box.inc, dict(box.taken), box.closed)
+
+    def close(
+        self,
+        eid: uuid.UUID,
+        inc: int,
+        after: tuple[int, int],
+        marks: Sequence[tuple[Stream, Mark]],
+        untaken: Sequence[Entry],
+    ) -> Reply:
+        box = self.data.mailboxes.get(eid)
+        if box is not None and box.closed == inc:
+            return ("ok",)
+        refused = self.check_owner(eid, inc)
+        if refused is not None or box is None:
+            return (refused,)
+        rest = [e for e in box.back if e.id > after[0]]
+        box.queue = [e for e in box.queue if e.id > after[1]]
+        box.taken.update(marks)
+        for entry in untaken:
+            highest = max(box.appended.get(entry.stream, 0), entry.seq)
+            box.appended[entry.stream] = highest
+        box.back = [e._replace(id=self._next()) for e in (*untaken, *rest)]
+        box.owner, box.closed = b"", inc
+        self.tell_watchers(box, "c", eid)
+        return ("ok",)
+
+    def reassert(
+        self,
+        eid: uuid.UUID,
+        process: Process,
+        inc: int,
+        marks: Sequence[tuple[Stream, Mark]],
+    ) -> Reply:
+        if eid in self.data.gone:
+            return ("terminated",)
+        box = self.data.mailboxes.setdefault(eid, Mailbox())
+        if box.inc > inc:
+            return ("fenced",)
+        if box.closed == inc:
+            return ("closed",)
+        box.inc, box.owner = inc, process
+        for stream, mark in marks:
+            if mark.seq > box.taken.get(stream, Mark()).seq:
+                box.taken[stream] = mark
+        return ("ok",)
+
+    def terminate(self, eid: uuid.UUID) -> Reply:
+        if eid in self.data.gone:
+            return ("ok", [])
+        box = self.data.mailboxes.pop(eid, None)
+        if box is None:
+            return ("missing",)
+        self.data.gone.add(eid)
+        waiting = [
+            (e, e.seq <= box.taken.get(e.stream, Mark()).seq or bool(e.stamp))
+            for e in (*box.back, *box.queue)
+        ]
+        self.tell(box.owner, "g", eid, box.inc)
+        self.tell_watchers(box, "g", eid)
+        return ("ok", waiting)
+
+    def check_owner(self, eid: uuid.UUID, inc: int) -> str | None:
+        """What is wrong with one who claims to own a mailbox, if anything is."""
+        box = self.data.mailboxes.get(eid)
+        if box is not None and box.inc == inc:
+            return None
+        if eid in self.data.gone:
+            return "terminated"
+        return "missing" if box is None else "fenced"
+
+    # Scripts about messages
+
+    def send(
+        self,
+        dest: uuid.UUID,
+        src: uuid.UUID | None,
+        src_inc: int,
+        stream: Stream,
+        seq: int,
+        stamp: int,
+        process: Process,
+        kind: str,
+        segments: Sequence[bytes],
+    ) -> Reply:
+        if src is not None:
+            refused = self.check_owner(src, src_inc)
+        else:
+            refused = None if self.alive(process) else "missing"
+        if refused is not None:
+            return ("sender", refused)
+        if dest in self.data.gone:
+            return ("terminated",)
+        box = self.data.mailboxes.get(dest)
+        if box is None:
+            return ("missing",)
+        if stamp and stamp == box.closed:
+            if seq <= box.taken.get(stream, Mark()).seq:
+                return ("ok", 0)
+            stamp = 0
+        elif stamp and stamp != box.inc:
+            return ("lost",)
+        if seq > box.appended.get(stream, 0):
+            entry = Entry(self._next(), stream, seq, kind, stamp, segments)
+            box.queue.append(entry)
+            box.appended[stream] = seq
+        box.watchers.add(process)
+        self.tell(box.owner, "m", dest, 0)
+        return ("ok", stamp)
+
+    def take(
+        self, eid: uuid.UUID, inc: int, count: int, after: tuple[int, int]
+    ) -> Reply:
+        refused = self.check_owner(eid, inc)
+        if refused is not None:
+            return (refused,)
+        box = self.data.mailboxes[eid]
+        box.back = [e for e in box.back if e.id > after[0]]
+        box.queue = [e for e in box.queue if e.id > after[1]]
+        back = box.back[:count]
+        queue = box.queue[: count - len(back)]
+        for entry in (*back, *queue):
+            had = box.taken.get(entry.stream, Mark())
+            base = had.base if had.inc == inc else had.seq
+            if entry.seq > had.seq:
+                box.taken[entry.stream] = Mark(entry.seq, inc, base)
+        return ("ok", back, queue)
+
+    def audit(self, dest: uuid.UUID, stream: Stream) -> Reply:
+        if dest in self.data.gone:
+            return (Books("terminated", 0, False, 0, 0, Mark()),)
+        box = self.data.mailboxes.get(dest)
+        state = "open" if box is not None else "missing"
+        box = box or Mailbox()
+        return (
+            Books(
+                state,
+                box.inc,
+                self.alive(box.owner),
+                len(box.back) + len(box.queue),
+                box.appended.get(stream, 0),
+                box.taken.get(stream, Mark()),
+                box.closed,
+            ),
+        )
+
+    def _next(self) -> int:
+        self._id += 1
+        return self._id
