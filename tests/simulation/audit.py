@@ -33,7 +33,7 @@ class Auditor:
         self._due: dict[tuple[Box, uuid.UUID], float] = {}
         self._running = False
         self._number = 0
-        self._asked: dict[int, tuple[Box, list[Awaited]]] = {}
+        self._asked: dict[int, tuple[Box, int, list[Awaited]]] = {}
 
     def start(self) -> None:
         """Look, from now on, as long as something is awaited."""
@@ -62,14 +62,17 @@ class Auditor:
         if message.kind == PROBE:
             known = [tag for tag in tags if box.knows(tag)]
             report = Message(REPORT, message.tag, box.eid, message.src)
-            packed = struct.pack(f"!{len(known)}Q", *known)
+            packed = struct.pack(f"!{len(known) + 1}Q", box.inc, *known)
             self.process.say(message.src, REPORT, report.encode(packed))
             return
         asked = self._asked.pop(message.tag, None)
         if asked is None:
             return
-        asker, requests = asked
+        asker, inc, requests = asked
         asker.expecting -= 1
+        if tags.pop(0) != inc:
+            # Another has the mailbox by now, and the books tell of it.
+            return
         for awaited in requests:
             if awaited.message.tag in tags:
                 awaited.strikes = 0
@@ -110,13 +113,14 @@ class Auditor:
     ) -> None:
         if reply is None or box.ended:
             return
+        box.line(dest, REQUESTS).newer(reply[0].inc)
         aged = []
         for awaited in requests:
             parcel = awaited.parcel
             verdict = judge(
                 reply[0],
                 parcel.seq,
-                direct=awaited.direct,
+                direct=parcel.inc,
                 kept=parcel.kept,
                 trust_leases=self.clock.now > self.trust_after,
             )
@@ -131,11 +135,13 @@ class Auditor:
                 self._suspect(box, awaited, verdict)
         if aged:
             self._due[box, dest] = self.clock.now + PROBE_AGE
-            self._ask(box, dest, aged)
+            self._ask(box, dest, reply[0].inc, aged)
 
-    def _ask(self, box: Box, dest: uuid.UUID, requests: list[Awaited]) -> None:
+    def _ask(
+        self, box: Box, dest: uuid.UUID, inc: int, requests: list[Awaited]
+    ) -> None:
         self._number += 1
-        self._asked[self._number] = (box, requests)
+        self._asked[self._number] = (box, inc, requests)
         box.expecting += 1
         probe = Message(PROBE, self._number, box.eid, dest)
         tags = [a.message.tag for a in requests]
@@ -150,7 +156,7 @@ class Auditor:
 
     def _suspect(self, box: Box, awaited: Awaited, verdict: Verdict) -> None:
         tag = awaited.message.tag
-        if box.awaited.get(tag) is not awaited:
+        if box.awaited.get(tag) is not awaited or box.has_answer(tag):
             return
         awaited.strikes += 1
         if awaited.strikes < 2:

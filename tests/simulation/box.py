@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import math
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from tests.simulation.message import (
 from tests.simulation.server import Entry, Reply
 
 if TYPE_CHECKING:
+    from tests.simulation.loop import Loop
     from tests.simulation.node import Peer
     from tests.simulation.process import Process
 
@@ -50,7 +52,6 @@ class Awaited:
     line: Line
     parcel: Parcel
     since: float
-    direct: int = 0
     strikes: int = 0
 
 
@@ -63,19 +64,19 @@ class Box:
         eid: uuid.UUID,
         inc: int,
         marks: dict[str, Mark],
-        closed: int,
+        clean: range,
     ) -> None:
         self.process = process
         self.world = process.world
         self.clock = process.clock
         self.eid = eid
         self.inc = inc
-        self.closed_before = closed
+        self.clean = clean
         self.received = self.world.rules.received(inc, marks)
         self.base = {name: mark.seq for name, mark in marks.items()}
         self.inbox: collections.deque[Delivery] = collections.deque()
         self.consumed: dict[str, int] = {}
-        self.channels: dict[str, tuple[Peer, int]] = {}
+        self.channels: dict[str, tuple[Peer | Loop, int]] = {}
         self.lines: dict[tuple[uuid.UUID, int], Line] = {}
         self.open: dict[int, Message] = {}
         self.answers: dict[int, Parcel] = {}
@@ -100,6 +101,11 @@ class Box:
             line = self.lines[dest, lane] = Line(self, dest, lane)
             self.process.lines[line.key] = line
         return line
+
+    def heard_of(self, src: uuid.UUID, inc: int) -> None:
+        """Another mailbox has this incarnation, for it has sent something."""
+        for lane in (REQUESTS, REPLIES):
+            self.line(src, lane).newer(inc)
 
     def request(self, message: Message) -> Parcel:
         return self.line(message.dest, REQUESTS).submit(message)
@@ -133,10 +139,10 @@ class Box:
 
     # Receiving
 
-    def accept(self, peer: Peer, channel: int, stream: str) -> None:
+    def accept(self, peer: Peer | Loop, channel: int, stream: str) -> None:
         """Accept a channel, and say at once how far its stream was consumed."""
-        peer.session.accept(channel, self.inc, self.received.accepted(stream))
         self.channels[stream] = (peer, channel)
+        peer.session.accept(channel, self.inc, self.received.accepted(stream))
         consumed = self.consumed.get(stream, self.base.get(stream, 0))
         if consumed:
             peer.session.taken(channel, consumed, self.clock.now)
@@ -150,14 +156,16 @@ class Box:
                 self.process.auditor.heard(self, entry)
             return
         message = decode(entry.segments)
+        if not entry.stream.startswith("p"):
+            self.heard_of(message.src, int(entry.stream.split(":")[1]))
         stamp = entry.stamp
         if offer is Offer.NEW:
-            refused = stamp not in (0, self.inc, self.closed_before)
+            refused = stamp not in (0, self.inc) and stamp not in self.clean
             self.inbox.append(Delivery(message, entry, refused))
             self.kick()
         elif offer is Offer.FORMER and message.kind == REQUEST:
             # One that closed cleanly has answered all that it took.
-            if not stamp or stamp != self.closed_before:
+            if stamp not in self.clean:
                 self.respond(message.answer(LOST))
                 self.world.ledger.refused(message, self.inc)
         elif not queued and entry.seq <= self.consumed.get(entry.stream, 0):
@@ -235,6 +243,12 @@ class Box:
             tag in self.open
             or any(d.message.tag == tag for d in self.inbox)
             or (answer is not None and answer.kept)
+        )
+
+    def has_answer(self, tag: int) -> bool:
+        """Whether the answer to a request of this mailbox waits to be consumed."""
+        return any(
+            d.message.tag == tag and d.message.kind == RESPONSE for d in self.inbox
         )
 
     # The queue on the server
@@ -333,10 +347,13 @@ class Box:
 
     def _end(self) -> None:
         self.ended = True
-        for peer, channel in self.channels.values():
+        channels, self.channels = self.channels, {}
+        for peer, channel in channels.values():
+            # What was consumed is acknowledged before: the rest was not.
+            if self.world.rules.last_ack:
+                peer.session.handle_timer(math.inf)
             peer.session.refuse(channel, Reason.NOT_HERE)
             peer.touch()
-        self.channels.clear()
         for line in self.lines.values():
             line.end()
         for tag in list(self.awaited):

@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from tests.simulation.server import Entry
 
 
+EXPECTED = ("Cancelled", "Ended", "Crashed", "MailboxFull")
+"""Outcomes of requests whose sender did not wait, is not there any more, or has sent
+more than the mailbox holds."""
+
+
 @dataclass
 class Request:
     """All that is known about a request."""
@@ -40,6 +45,9 @@ class Result:
     disorder: int = 0
     lies: int = 0
     """Errors that said 'not executed' of what was, and results of what was not."""
+    needless: int = 0
+    """Errors for what was not executed, where nothing worse happened than that
+    connections failed and mailboxes moved."""
     errors: int = 0
     ran: int = 0
     memory: int = 0
@@ -56,6 +64,7 @@ class Result:
             + self.lost
             + self.disorder
             + self.lies
+            + self.needless
             + self.overflow
         )
 
@@ -68,6 +77,7 @@ class Result:
             "lost",
             "disorder",
             "lies",
+            "needless",
             "errors",
             "ran",
             "overflow",
@@ -87,8 +97,11 @@ class Ledger:
         self.disorder = 0
         self.memory = 0
         self.overflow = 0
-        self.emptied = False
-        """Whether the server has lost data."""
+        self.excused = False
+        """Whether the server has lost data, or was away for longer than anybody waits:
+        then requests may be lost, and their senders be told so."""
+        self.gentle = False
+        """Whether nothing happens that would excuse an error."""
         self._order: dict[tuple[uuid.UUID, str], list[tuple[int, int]]] = {}
 
     def submitted(self, tag: int) -> None:
@@ -161,7 +174,9 @@ class Ledger:
             result.errors += 1
             result.ran += ran > 0
             result.lies += ran > 0 and request.executed == "no"
+            expected = request.outcome in EXPECTED
+            result.needless += self.gentle and not ran and not expected
             result.by_name[f"{request.outcome}({request.executed})"] += 1
-        if not ran and not request.refusals:
-            vanished = request.outcome == "RequestLost" and not self.emptied
-            result.lost += request.taken or vanished
+        silent = request.taken and not ran and not request.refusals
+        vanished = request.outcome == "RequestLost" and not self.excused
+        result.lost += silent or vanished

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from academy.exchange.outbox import Append, Effect, GiveUp, Parcel, SendDirect
 from academy.exchange.stream import REPLIES, REQUESTS, SendStream
 from academy.link.session import ChannelKey
+from tests.simulation.loop import Loop
 from tests.simulation.message import Message
 from tests.simulation.server import Reply
 
@@ -38,7 +39,7 @@ class Line:
         self.outbox = box.process.world.rules.outbox(
             SendStream(str(box.eid.int), box.inc, lane), window, config.window_bytes
         )
-        self.peer: Peer | None = None
+        self.peer: Peer | Loop | None = None
         self.target = b""
         self.known_inc = 0
         self.not_before = 0.0
@@ -47,7 +48,7 @@ class Line:
 
     def submit(self, message: Message, since: float | None = None) -> Parcel:
         """Send a message, or begin to."""
-        rest = self.process.world.padding(message.tag)
+        rest = self.process.world.padding()
         parcel, effects = self.outbox.submit(
             message.kind, b"", message.encode(*rest), self.clock.now
         )
@@ -71,6 +72,19 @@ class Line:
             "resolve", self.dest, self.process.uid, done=self._found, timeout=5.0
         )
 
+    def newer(self, inc: int) -> None:
+        """The destination has this incarnation: leave a former one, and seek it.
+
+        A former one that has not heard of it yet would take what is sent to it, also
+        the answers to requests of the newer one.
+        """
+        if not self.process.world.rules.newer:
+            return
+        self.known_inc = max(self.known_inc, inc)
+        if 0 < self.outbox.incarnation < inc:
+            self.leave(grace=False)
+            self.seek(now=True)
+
     def link_up(self, peer: Peer) -> None:
         """Open the channel, if this is the process to talk to."""
         if self.target == peer.uid:
@@ -92,6 +106,12 @@ class Line:
             self.peer.touch()
             self.peer = None
         self.run(self.outbox.channel_lost(self.clock.now, grace=grace))
+
+    def rejected(self) -> None:
+        """The incarnation of the channel has ended."""
+        self.peer = None
+        self.target = b""
+        self.run(self.outbox.channel_lost(self.clock.now, grace=False, ended=True))
 
     def accepted(self, inc: int, accepted: int) -> None:
         """Use the channel that was opened."""
@@ -121,15 +141,25 @@ class Line:
         if self.box.ended or reply is None or reply[0] != "ok":
             return
         _, inc, owner = reply
-        if not owner or owner == self.process.uid or inc < self.known_inc:
+        if not owner or inc < self.known_inc:
             return
         moved = owner != self.target
         self.target, self.known_inc = owner, inc
         if moved and self.peer is not None:
             self.leave(grace=False)
+        if owner == self.process.uid:
+            self._loop()
+            return
         peer = self.process.node.connect(owner)
         if peer.usable and self.peer is None:
             self.link_up(peer)
+
+    def _loop(self) -> None:
+        """Open a channel to a mailbox of this process."""
+        box = self.process.boxes.get(self.dest)
+        if box is not None and not box.ended and self.peer is None:
+            self.peer = Loop(self, box)
+            box.accept(self.peer, 0, self.outbox.stream.name)
 
     # What the outbox decides
 
@@ -162,9 +192,6 @@ class Line:
 
     def _send_direct(self, parcel: Parcel) -> None:
         assert self.peer is not None
-        awaited = self.box.awaited.get(parcel.note[0].tag)
-        if awaited is not None:
-            awaited.direct = parcel.inc
         self.peer.session.send(self.key, parcel.seq, parcel.segments)
         self.peer.touch()
 
@@ -190,6 +217,8 @@ class Line:
         self, parcel: Parcel, stamp: int, reply: Reply | None, sent: int
     ) -> None:
         certain = not stamp and sent <= 1
+        if not self.process.world.rules.careful:
+            certain = True
         arrived = reply is not None and reply[0] == "ok" or reply is None and sent > 0
         effects = self.outbox.appended(parcel, self.clock.now, arrived=arrived)
         match reply:
@@ -197,15 +226,16 @@ class Line:
                 executed = "maybe" if stamp or sent else "no"
                 self._failed(parcel, "PeerUnreachable", executed)
             case ("ok", kept):
-                awaited = self.box.awaited.get(parcel.note[0].tag)
-                if awaited is not None:
-                    awaited.direct = kept
+                parcel.inc = kept
             case ("lost",):
                 self._failed(parcel, "PeerLost", "maybe")
             case ("missing",) | ("sender", "missing"):
                 self._recover(parcel, certain=certain)
             case ("sender", "fenced"):
                 self.box.fenced()
+            case ("full",):
+                executed = "no" if certain else "maybe"
+                self._failed(parcel, "MailboxFull", executed)
             case _:
                 executed = "no" if certain else "maybe"
                 self._failed(parcel, "MailboxTerminated", executed)

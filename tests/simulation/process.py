@@ -79,11 +79,12 @@ class Process(Actor):
             # Whoever launches an agent registers it.
             self.commands.call("register", eid, done=lambda *_: self.bind(eid))
         else:
-            _, inc, marks, closed = reply
+            _, inc, marks, since, closed = reply
+            clean = range(since, closed + 1) if closed else range(0)
             former = self.boxes.get(eid)
             if former is not None:
                 former.fenced()
-            self.boxes[eid] = Box(self, eid, inc, marks, closed)
+            self.boxes[eid] = Box(self, eid, inc, marks, clean)
             self.world.bound(self.boxes[eid])
             self.boxes[eid].kick()
 
@@ -153,9 +154,7 @@ class Process(Actor):
             case Rejected(key, _):
                 line = self._line(peer, key)
                 if line is not None:
-                    line.peer = None
-                    line.target = b""
-                    line.leave(grace=False)
+                    line.rejected()
 
     def link_up(self, peer: Peer) -> None:
         for line in list(self.lines.values()):

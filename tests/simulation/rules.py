@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from academy.exchange.outbox import Append, Effect, Outbox, Parcel
 from academy.exchange.stream import Mark, Offer, Received
 from tests.simulation.box import Box, Delivery
-from tests.simulation.server import Server
+from tests.simulation.server import Reply, Server
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,12 @@ class Rules:
     server: type[Server] = Server
     consume: Callable[[Box, Delivery], None] = Box.consume
     audit: bool = True
+    newer: bool = True
+    """Whether channels to former incarnations are left when a newer one is heard of."""
+    last_ack: bool = True
+    """Whether an incarnation that ends a channel acknowledges first what it consumed."""
+    careful: bool = True
+    """Whether a message is only sent anew, with a new number, when nobody can have it."""
 
 
 class Unstamped(Outbox):
@@ -69,13 +77,27 @@ class Forgetful(Received):
 class Unfenced(Server):
     """Gives messages to whoever asks."""
 
-    def take(self, eid, inc, count, after):  # type: ignore[no-untyped-def]
-        if eid in self.data.mailboxes:
-            owner, self.data.mailboxes[eid].inc = self.data.mailboxes[eid].inc, inc
-            reply = super().take(eid, inc, count, after)
-            self.data.mailboxes[eid].inc = owner
-            return reply
-        return super().take(eid, inc, count, after)
+    def take(
+        self, eid: uuid.UUID, inc: int, count: int, after: tuple[int, int]
+    ) -> Reply:
+        box = self.data.mailboxes.get(eid)
+        if box is None:
+            return super().take(eid, inc, count, after)
+        owner, box.inc = box.inc, inc
+        reply = super().take(eid, inc, count, after)
+        box.inc = owner
+        return reply
+
+
+class Forgetting(Server):
+    """Remembers only the last incarnation that closed cleanly, not those before."""
+
+    def close(self, *args: Any) -> Reply:
+        reply = super().close(*args)
+        box = self.data.mailboxes.get(args[0])
+        if box is not None:
+            box.since = box.closed
+        return reply
 
 
 def _no_marks(inc: int, marks: Mapping[str, Mark]) -> Received:
@@ -88,19 +110,40 @@ def _acknowledge_first(box: Box, delivery: Delivery) -> None:
         box.consume(delivery)
         return
     box.note_consumed(delivery)
-    box.clock.after(0.2, box.process, lambda: box.ended or box.use(delivery))
+    box.clock.after(1.0, box.process, lambda: box.ended or box.use(delivery))
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """The protocol without a rule, in a world that needs it.
+
+    Attributes:
+        rules: What is left.
+        faults: What goes wrong in that world.
+        symptom: What comes of it, by its name in a `Result`.
+    """
+
+    rules: Rules
+    faults: tuple[str, ...]
+    symptom: str
 
 
 FULL = Rules()
 WITHOUT = {
-    "stamp": Rules(outbox=Unstamped),
-    "barrier": Rules(outbox=Overtaking),
-    "dedup": Rules(received=Forgetful),
-    "resend": Rules(outbox=Resending),
-    "acks": Rules(outbox=Believing),
-    "fence": Rules(server=Unfenced),
-    "handoff": Rules(received=_no_marks),
-    "bounce": Rules(consume=_acknowledge_first),
-    "audit": Rules(audit=False),
+    "stamp": Ablation(Rules(outbox=Unstamped), ("cut", "crash", "take_over"), "twice"),
+    "barrier": Ablation(Rules(outbox=Overtaking), ("cut", "move"), "lost"),
+    "dedup": Ablation(Rules(received=Forgetful), ("cut", "block"), "twice"),
+    "resend": Ablation(Rules(outbox=Resending), ("crash",), "twice"),
+    "acks": Ablation(Rules(outbox=Believing), ("cut", "crash", "move"), "lost"),
+    "last_ack": Ablation(Rules(last_ack=False), ("take_over", "move"), "twice"),
+    "fence": Ablation(Rules(server=Unfenced), ("take_over",), "twice"),
+    "handoff": Ablation(Rules(received=_no_marks), ("crash", "take_over"), "twice"),
+    "run": Ablation(Rules(server=Forgetting), ("move", "cut", "block"), "needless"),
+    "bounce": Ablation(
+        Rules(consume=_acknowledge_first), ("cut", "crash", "move"), "lost"
+    ),
+    "newer": Ablation(Rules(newer=False), ("take_over",), "lost"),
+    "careful": Ablation(Rules(careful=False), ("flush", "break_off"), "twice"),
+    "audit": Ablation(Rules(audit=False), ("crash", "cut"), "hung"),
 }
 """Per rule, the protocol without it."""

@@ -3,34 +3,41 @@
 All calls are atomic. The same call may come twice in a row, when its first reply was
 lost; then the second must change nothing that matters. What is new for the direct path:
 
+Clean runs. A mailbox keeps three incarnations: `closed`, which closed cleanly last;
+`since`, with which the unbroken run of clean closes began that ended with `closed`; and
+`joins`, which `since` becomes if the current one closes cleanly, too. So it is known of
+every incarnation from `since` to `closed` that it took nothing beyond the marks, and
+that it has answered all that it took. All three are 0 at first.
+
 send(dest, src, src_inc, stream, seq, stamp, process, kind, segments)
     `stamp` is the incarnation that may have the message already; 0 if none. It is
     looked at before anything else is done with the queue:
 
-    - `stamp` is the incarnation that *closed cleanly last*, so that its marks tell what
-      it took: if seq <= tk[stream].seq, it was taken: `('ok', 0)`, nothing appended.
-      Else it counts as unstamped from here on.
+    - since <= stamp <= closed: if seq <= tk[stream].seq, the message was taken:
+      `('ok', 0)`, nothing appended. Else it counts as unstamped from here on.
     - else, `stamp` is the current incarnation: it is appended with its stamp.
     - else nobody can tell: `('lost',)`, nothing appended; the sender reports
       PeerLost(maybe).
 
     A number that is not above ap[stream] was appended, or given back, already: nothing
-    is appended. The reply is `('ok', s)`, where s is the stamp that the message has in
-    the queue, or 0: from then on the books alone tell its fate (`Awaited.direct = s`).
+    is appended. Else, if the queue is full: `('full',)`. The reply is `('ok', s)`, where s is the stamp that the message has in
+    the queue, or 0: then the books alone tell its fate (`Awaited.direct = s`).
+    Responses are sent unstamped: one that arrives twice is dropped.
 
-take: as before; the entries come with their stamps. The owner compares: a stamp that is
-    neither its own incarnation nor the one that had closed cleanly last when it was
-    bound, is refused when the consumer comes to it, and only then counts as consumed.
+take: as before; the entries come with their stamps. What has a stamp that is neither
+    its own incarnation nor in the clean run that was on record when it was bound, the
+    owner refuses when the consumer comes to it; only then does it count as consumed.
 
-bind: also replies the incarnation that closed cleanly last; it stays on record.
+bind: joins = since if inc == closed, else the new incarnation. Also replies since and
+    closed, which stay on record.
 
-close: as before. Records `closed = inc`. What is given back counts as appended, so
-    ap[stream] = max(ap[stream], seq); this includes what had arrived directly. The
-    marks include streams that have come on channels only.
+close: as before. Records closed = inc, since = joins. What is given back counts as
+    appended, so ap[stream] = max(ap[stream], seq); this includes what had arrived
+    directly. The marks include streams that have come on channels only.
 
 resolve(eid, process): also makes the process a watcher of the mailbox.
 
-audit: also replies the incarnation that closed cleanly last.
+audit: also replies since and closed.
 """
 
 from __future__ import annotations
@@ -69,6 +76,8 @@ class Mailbox:
 
     inc: int = 0
     owner: Process = b""
+    joins: int = 0
+    since: int = 0
     closed: int = 0
     queue: list[Entry] = field(default_factory=list)
     back: list[Entry] = field(default_factory=list)
@@ -99,6 +108,8 @@ class Server:
     ) -> None:
         self.clock = clock
         self.down = False
+        self.capacity = 10_000
+        """Requests that may wait in a mailbox."""
         self.data = Data()
         self.calls = 0
         self._tell = tell
@@ -169,11 +180,13 @@ class Server:
         if box is None:
             return ("missing",)
         former, box.owner = box.owner, process
+        clean = box.inc and box.inc == box.closed
         box.inc = max(box.inc + 1, int(self.clock.now * 1e6))
+        box.joins = box.since if clean else box.inc
         if former != process:
             self.tell(former, "f", eid, box.inc)
         self.tell_watchers(box, "b", eid)
-        return ("ok", box.inc, dict(box.taken), box.closed)
+        return ("ok", box.inc, dict(box.taken), box.since, box.closed)
 
     def close(
         self,
@@ -196,7 +209,7 @@ class Server:
             highest = max(box.appended.get(entry.stream, 0), entry.seq)
             box.appended[entry.stream] = highest
         box.back = [e._replace(id=self._next()) for e in (*untaken, *rest)]
-        box.owner, box.closed = b"", inc
+        box.owner, box.since, box.closed = b"", box.joins, inc
         self.tell_watchers(box, "c", eid)
         return ("ok",)
 
@@ -214,7 +227,9 @@ class Server:
             return ("fenced",)
         if box.closed == inc:
             return ("closed",)
-        box.inc, box.owner = inc, process
+        if box.inc < inc:
+            box.inc = box.joins = inc
+        box.owner = process
         for stream, mark in marks:
             if mark.seq > box.taken.get(stream, Mark()).seq:
                 box.taken[stream] = mark
@@ -269,13 +284,15 @@ class Server:
         box = self.data.mailboxes.get(dest)
         if box is None:
             return ("missing",)
-        if stamp and stamp == box.closed:
+        if stamp and box.since <= stamp <= box.closed:
             if seq <= box.taken.get(stream, Mark()).seq:
                 return ("ok", 0)
             stamp = 0
         elif stamp and stamp != box.inc:
             return ("lost",)
         if seq > box.appended.get(stream, 0):
+            if kind == "q" and len(box.queue) >= self.capacity:
+                return ("full",)
             entry = Entry(self._next(), stream, seq, kind, stamp, segments)
             box.queue.append(entry)
             box.appended[stream] = seq
@@ -315,6 +332,7 @@ class Server:
                 len(box.back) + len(box.queue),
                 box.appended.get(stream, 0),
                 box.taken.get(stream, Mark()),
+                box.since,
                 box.closed,
             ),
         )

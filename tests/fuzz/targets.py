@@ -1,0 +1,264 @@
+"""The parsers: each target returns whether an input was valid.
+
+What a parser's docstring names is an outcome; everything else that it raises is a
+finding, and so is a failed assertion about what it keeps.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+
+from academy.exception import IncompatibleNetworkProtocolError
+from academy.exchange.mailbox import open_entry
+from academy.exchange.secret import NamespaceSecret
+from academy.exchange.stream import Mark
+from academy.link.address import Addresses, Endpoint
+from academy.link.channel import ChannelOffered, Received
+from academy.link.config import LinkConfig
+from academy.link.frame import RemoteProtocolError, encode, parse
+from academy.link.handshake import (
+    Handshake,
+    HandshakeError,
+    Identity,
+    Role,
+    namespace_hash,
+)
+from academy.link.protocol import FrameReceived, LinkClosed, LinkProtocol, State
+from academy.link.reader import FrameReader
+from academy.link.session import Session
+from academy.message import Message, decode
+from academy.serialize import join, split
+from tests.fuzz.mutation import pieces
+from tests.fuzz.seeds import CLIENT, NAMESPACE, SECRET, SERVER, STREAM_KEY, separated
+
+CONFIG = LinkConfig(frame_limit=2048, chunk=256, message_limit=4096, parts_limit=8192)
+
+
+def frames(data: bytes) -> bool:
+    """`FrameReader` and `parse`."""
+    reader = FrameReader(CONFIG.frame_limit)
+    found = b""
+    try:
+        for piece in pieces(data):
+            for body, start, end in reader.feed(piece):
+                frame = parse(body, start, end)
+                found += b"".join(map(bytes, encode(frame)))
+            assert reader.pending <= CONFIG.frame_limit + 4
+    except RemoteProtocolError:
+        return False
+    assert data.startswith(found)
+    return found == data
+
+
+def handshake_server(data: bytes) -> bool:
+    """`Handshake.receive`: a stranger dials."""
+    side = handshake(Role.SERVER)
+    try:
+        side.receive(data)
+    except HandshakeError:
+        return False
+    finally:
+        assert not side.done
+    try:
+        side.receive(data[-32:])
+    except HandshakeError:
+        return True
+    raise AssertionError("a stranger has proved itself")
+
+
+def handshake_client(data: bytes) -> bool:
+    """`Handshake.receive`: a stranger answers."""
+    side = handshake(Role.CLIENT)
+    try:
+        side.receive(data)
+    except HandshakeError:
+        assert not side.done
+        return False
+    assert side.done
+    return True
+
+
+def link_of_stranger(data: bytes) -> bool:
+    """`LinkProtocol.receive_data` before the handshake is over."""
+    link = LinkProtocol(CONFIG, Role.SERVER, handshake(Role.SERVER), 0.0)
+    for piece in pieces(data):
+        link.receive_data(piece, 1.0)
+        assert link._reader.pending <= CONFIG.handshake_limit + 4
+    assert link.state is not State.OPEN
+    assert sum(map(len, link.data_to_send())) <= CONFIG.handshake_limit
+    events = link.events_received()
+    assert len(events) == link.closed
+    link.handle_timer(1e9)
+    assert link.closed
+    return not events
+
+
+def link_of_peer(data: bytes) -> bool:
+    """`LinkProtocol.receive_data` on an open link, and what a shell does with it."""
+    link, session = open_link(), open_session()
+    for piece in pieces(data):
+        link.receive_data(piece, 1.0)
+        for event in link.events_received():
+            if isinstance(event, FrameReceived) and session.linked:
+                try:
+                    session.receive(event.frame)
+                    consume(session)
+                except RemoteProtocolError as e:
+                    link.fail(str(e))
+                    session.link_down()
+        link.data_to_send()
+    if link.closed:
+        return False
+    link.receive_eof(1.0)
+    (end,) = link.events_received()
+    assert isinstance(end, LinkClosed)
+    return True
+
+
+def sessions(data: bytes) -> bool:
+    """`Session.receive`."""
+    session = open_session()
+    try:
+        for body, start, end in FrameReader(CONFIG.frame_limit).feed(data):
+            session.receive(parse(body, start, end))
+            kept = session._unfinished._weight
+            assert 0 <= kept <= CONFIG.parts_limit + CONFIG.message_limit
+            consume(session)
+    except RemoteProtocolError:
+        return False
+    return True
+
+
+def entries(data: bytes) -> bool:
+    """`exchange.mailbox.open_entry`."""
+    entry = open_entry(separated(data), [NamespaceSecret(SECRET)], "DEST")
+    if entry is None:
+        return False
+    # It is signed, so it is one of the corpus: only its order may be another.
+    assert entry.segments()
+    return True
+
+
+def blocks(data: bytes) -> bool:
+    """`serialize.split`."""
+    try:
+        segments = split(data)
+    except ValueError:
+        return False
+    assert join(segments) == data
+    return True
+
+
+def messages(data: bytes) -> bool:
+    """`message.decode`, and the plain fields of the body."""
+    try:
+        message: Message[object] = Message.model_deserialize(data)
+        message.get_body()
+    except (ValueError, IncompatibleNetworkProtocolError):
+        return False
+    return True
+
+
+def heads(data: bytes) -> bool:
+    """`message.decode` of a single segment."""
+    try:
+        decode([data]).get_body()
+    except (ValueError, IncompatibleNetworkProtocolError):
+        return False
+    return True
+
+
+def marks(data: bytes) -> bool:
+    """`exchange.stream.Mark.parse`."""
+    try:
+        mark = Mark.parse(data.decode("utf-8", "replace"))
+    except ValueError:
+        return False
+    assert Mark.parse(str(mark)) == mark
+    return True
+
+
+def endpoints(data: bytes) -> bool:
+    """`link.address.Endpoint.parse`."""
+    try:
+        endpoint = Endpoint.parse(data.decode("utf-8", "replace"))
+    except ValueError:
+        return False
+    assert Endpoint.parse(str(endpoint)) == endpoint
+    return True
+
+
+def addresses(data: bytes) -> bool:
+    """`link.address.Addresses.from_dict`."""
+    try:
+        record = json.loads(data)
+    except (ValueError, RecursionError):
+        return False
+    try:
+        found = Addresses.from_dict(record)
+    except ValueError:
+        return False
+    assert Addresses.from_dict(found.to_dict()) == found
+    there = dataclasses.replace(found, host="another host", tcp=())
+    assert not any(e.is_local for e in there.candidates(found))
+    return True
+
+
+TARGETS: dict[str, Callable[[bytes], bool]] = {
+    target.__name__: target
+    for target in (
+        frames,
+        handshake_server,
+        handshake_client,
+        link_of_stranger,
+        link_of_peer,
+        sessions,
+        entries,
+        blocks,
+        messages,
+        heads,
+        marks,
+        endpoints,
+        addresses,
+    )
+}
+
+
+def handshake(role: Role) -> Handshake:
+    uid = CLIENT if role is Role.CLIENT else SERVER
+    identity = Identity(uid, namespace_hash(NAMESPACE), uid * 2)
+    return Handshake(role, identity, [SECRET])
+
+
+def open_link() -> LinkProtocol:
+    """Return the server's side of a link that is open."""
+    client = LinkProtocol(CONFIG, Role.CLIENT, handshake(Role.CLIENT), 0.0)
+    server = LinkProtocol(CONFIG, Role.SERVER, handshake(Role.SERVER), 0.0)
+    for sender, receiver in ((client, server), (server, client), (client, server)):
+        receiver.receive_data(b"".join(map(bytes, sender.data_to_send())), 0.0)
+    server.events_received()
+    return server
+
+
+def open_session() -> Session:
+    """Return a session that has asked for a channel, with the number 1."""
+    session = Session(CONFIG)
+    session.link_up()
+    session.open(STREAM_KEY)
+    session.frames_to_send(0)
+    return session
+
+
+def consume(session: Session) -> None:
+    """Accept channels and take messages, as an exchange does."""
+    for event in session.events_received():
+        if isinstance(event, ChannelOffered):
+            session.accept(event.channel, 9, 0)
+        elif isinstance(event, Received):
+            session.taken(event.channel, event.seq, 1.0)
+    if session.is_open(STREAM_KEY):
+        session.send(STREAM_KEY, 1, [b"head"])
+    session.handle_timer(9.0)
+    session.frames_to_send(1 << 20)

@@ -1,0 +1,207 @@
+"""One connection: an asyncio transport driven by a `LinkProtocol`."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol, cast
+
+from academy.link.frame import Buffer, Frame
+from academy.link.protocol import (
+    Cause,
+    FrameReceived,
+    LinkClosed,
+    LinkOpen,
+    LinkProtocol,
+    Suspected,
+    Trusted,
+)
+
+WRITE_BUFFER = 1 << 20
+"""Bytes waiting to be written above which no large messages are added."""
+COPY_BELOW = 16 * 1024
+"""Pieces smaller than this are joined before they are written: one copy is cheaper
+than one more element for the kernel."""
+
+
+class Owner(Protocol):
+    """What a connection tells its owner."""
+
+    def link_open(self, connection: Connection, peer: bytes) -> None:
+        """Both sides have proved themselves."""
+        ...
+
+    def frame_received(self, connection: Connection, frame: Frame) -> None:
+        """The peer has sent a frame."""
+        ...
+
+    def batch_received(self, connection: Connection) -> None:
+        """All frames that came in one go have been handed over."""
+        ...
+
+    def suspected(self, connection: Connection, suspected: bool) -> None:
+        """The peer is silent for too long, or is heard again."""
+        ...
+
+    def writable(self, connection: Connection) -> None:
+        """Large messages may go on."""
+        ...
+
+    def link_closed(self, connection: Connection, cause: Cause, reason: str) -> None:
+        """The connection has ended; called once."""
+        ...
+
+
+class Connection(asyncio.Protocol):
+    """Drives one `LinkProtocol` over an asyncio transport.
+
+    Args:
+        protocol: The state machine.
+        owner: Who is told what happens.
+        kind: `'uds'` or `'tcp'`, for people to read.
+        dialled: Whether this side made the connection.
+    """
+
+    def __init__(
+        self, protocol: LinkProtocol, owner: Owner, kind: str, *, dialled: bool
+    ) -> None:
+        self._protocol = protocol
+        self._owner = owner
+        self.kind = kind
+        self.dialled = dialled
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self.paused = False
+        """Whether so much waits to be written that large messages must wait."""
+
+    def __repr__(self) -> str:
+        return f"Connection({self.kind}, {self._protocol.state.name})"
+
+    @property
+    def closed(self) -> bool:
+        """Whether the connection has ended."""
+        return self._protocol.closed
+
+    # What asyncio calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Start the handshake."""
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.set_write_buffer_limits(high=WRITE_BUFFER)
+        self._settle()
+
+    def data_received(self, data: bytes) -> None:
+        """Hand bytes to the state machine."""
+        self._protocol.receive_data(data, self._loop.time())
+        self._settle()
+
+    def eof_received(self) -> bool:
+        """Note the end of the byte stream."""
+        self._protocol.receive_eof(self._loop.time())
+        self._settle()
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Note the end of the connection."""
+        self._protocol.receive_eof(self._loop.time())
+        self._settle()
+
+    def pause_writing(self) -> None:
+        """Hold large messages back."""
+        self.paused = True
+
+    def resume_writing(self) -> None:
+        """Let large messages go on."""
+        self.paused = False
+        self._owner.writable(self)
+
+    # What the owner calls
+
+    def send(self, frames: list[Frame]) -> None:
+        """Send frames, in one write."""
+        for frame in frames:
+            self._protocol.send(frame)
+        self._write()
+
+    def fail(self, reason: str) -> None:
+        """End the connection because the peer broke the protocol."""
+        self._protocol.fail(reason)
+        self._settle()
+
+    def close(self, reason: str) -> None:
+        """End the connection; the peer is told. Idempotent."""
+        self._protocol.close(reason)
+        self._settle()
+
+    def abort(self) -> None:
+        """Drop the connection at once."""
+        self._protocol.close("aborted")
+        self._settle()
+        if self._transport is not None and self._transport.get_write_buffer_size():
+            self._transport.abort()
+
+    def _settle(self) -> None:
+        """Pass on what the state machine has to say, and set its timer."""
+        self._write()
+        received = False
+        for event in self._protocol.events_received():
+            match event:
+                case FrameReceived(frame):
+                    received = True
+                    self._owner.frame_received(self, frame)
+                case LinkOpen(peer):
+                    self._tell_open(peer)
+                case Suspected():
+                    self._owner.suspected(self, True)
+                case Trusted():
+                    self._owner.suspected(self, False)
+                case LinkClosed(cause, reason):
+                    self._end(cause, reason)
+        if received:
+            self._owner.batch_received(self)
+        self._set_timer()
+
+    def _end(self, cause: Cause, reason: str) -> None:
+        if self._transport is not None:
+            self._transport.close()
+        self._tell_closed(cause, reason)
+
+    def _tell_open(self, peer: bytes) -> None:
+        self._owner.link_open(self, peer)
+
+    def _tell_closed(self, cause: Cause, reason: str) -> None:
+        self._owner.link_closed(self, cause, reason)
+
+    def _write(self) -> None:
+        pieces = self._protocol.data_to_send()
+        if not pieces or self._transport is None or self._transport.is_closing():
+            return
+        # Not `writelines`: in CPython 3.12.0-3.13.1 it never pauses the writer.
+        small: list[Buffer] = []
+        for piece in pieces:
+            if len(piece) < COPY_BELOW:
+                small.append(piece)
+                continue
+            if small:
+                self._transport.write(b"".join(small))
+                small = []
+            self._transport.write(piece)
+        if small:
+            self._transport.write(b"".join(small))
+
+    def _set_timer(self) -> None:
+        due = self._protocol.next_timer()
+        if due is None:
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+            return
+        # The timer only moves when it fires: most of the time it was set too early,
+        # and looking again costs less than setting it with every frame.
+        if self._timer is None:
+            self._timer = self._loop.call_at(due, self._fire)
+
+    def _fire(self) -> None:
+        self._timer = None
+        self._protocol.handle_timer(self._loop.time())
+        self._settle()

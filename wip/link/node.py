@@ -1,0 +1,395 @@
+"""This process among the others: its listener, and a link to each peer process."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import socket
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol
+
+from academy.link.address import Addresses, Endpoint
+from academy.link.config import LinkConfig
+from academy.link.connection import Connection
+from academy.link.frame import Frame
+from academy.link.handshake import Handshake, Identity, Role, namespace_hash
+from academy.link.listener import Listener, same_user
+from academy.link.peer import Peer
+from academy.link.protocol import Cause, LinkProtocol
+from academy.link.session import Event
+from academy.task import Tasks
+
+logger = logging.getLogger(__name__)
+
+CONNECT_TIMEOUT = 3.0
+STAGGER = 0.25
+"""Seconds after which the next address is tried beside the one before (RFC 8305)."""
+REDIAL = 5.0
+"""Seconds between two attempts to reach a process that could not be reached."""
+UNPROVED_LIMIT = 64
+"""Connections that may be in the handshake at a time."""
+SWEEP = 10.0
+"""Seconds between two looks for links that nobody uses."""
+
+
+class Handler(Protocol):
+    """What a node tells the exchange."""
+
+    def session_event(self, peer: Peer, event: Event) -> None:
+        """The session with a peer has something to say."""
+        ...
+
+    def link_up(self, peer: Peer) -> None:
+        """A peer can be reached directly; channels can be opened."""
+        ...
+
+    def link_down(self, peer: Peer, *, may_return: bool) -> None:
+        """A peer cannot be reached directly (any more).
+
+        Args:
+            peer: The peer.
+            may_return: Whether it is dialled again at once.
+        """
+        ...
+
+
+class Node:
+    """One process and event loop on the network.
+
+    Args:
+        process: Identifier of this process, 16 bytes.
+        namespace: The namespace.
+        keys: Gives the secrets of the namespace, the current one first.
+        handler: Who is told what happens.
+        config: Limits and timeouts.
+    """
+
+    def __init__(
+        self,
+        process: bytes,
+        namespace: str,
+        keys: Callable[[], Sequence[bytes]],
+        handler: Handler,
+        config: LinkConfig,
+    ) -> None:
+        self.process = process
+        self.config = config
+        self._namespace = namespace_hash(namespace)
+        self._keys = keys
+        self._handler = handler
+        self._loop = asyncio.get_running_loop()
+        self._listener = Listener(self._accept)
+        self._tasks = Tasks("link-node")
+        self.peers: dict[bytes, Peer] = {}
+        self._connections: dict[Connection, Peer | None] = {}
+        self._dialling: set[bytes] = set()
+        self._not_before: dict[bytes, float] = {}
+        self._closed = False
+        self.refused = 0
+        """Connections that were refused or did not prove themselves."""
+
+    @property
+    def unix_path(self) -> str | None:
+        """Path of the Unix socket, where there is one."""
+        return self._listener.unix_path
+
+    @property
+    def ports(self) -> list[int]:
+        """TCP ports that this process listens on."""
+        return self._listener.ports
+
+    async def open(self, host: str | None = None, ports: Iterable[int] = ()) -> None:
+        """Begin to listen.
+
+        Args:
+            host: Address to bind TCP to; `None` for all.
+            ports: Ports to bind, beside one that the system chooses.
+
+        Raises:
+            OSError: A port cannot be bound.
+        """
+        await self._listener.open(host=host, ports=ports)
+        self._tasks.spawn(self._sweep(), name="idle-links")
+
+    async def add_port(self, host: str | None, port: int) -> int:
+        """Listen on one more TCP port; raises as `open` does."""
+        return await self._listener.add_port(host, port)
+
+    async def close(self) -> None:
+        """End all links and stop to listen. Idempotent."""
+        self._closed = True
+        await self._tasks.cancel()
+        for peer in list(self.peers.values()):
+            peer.flush()
+        for connection in list(self._connections):
+            connection.close("the process closes")
+        await self._listener.close()
+
+    def connect(
+        self, process: bytes, mine: Addresses, theirs: Addresses
+    ) -> Peer:
+        """Return the peer of a process; dial it unless it is linked or was just tried.
+
+        Args:
+            process: The process.
+            mine: Where this process can be reached.
+            theirs: Where the other one can be reached.
+        """
+        peer = self._peer(process)
+        now = self._loop.time()
+        if peer.connection is None and process not in self._dialling:
+            if now >= self._not_before.get(process, 0.0) and not self._closed:
+                self._dialling.add(process)
+                endpoints = mine.candidates(theirs)
+                self._tasks.spawn(
+                    self._dial(peer, endpoints), name=f"dial-{process.hex()[:8]}"
+                )
+        return peer
+
+    # Dialling
+
+    async def _dial(self, peer: Peer, endpoints: Sequence[Endpoint]) -> None:
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT):
+                await self._race(peer, endpoints)
+        except (OSError, TimeoutError) as e:
+            self._not_before[peer.process] = self._loop.time() + REDIAL
+            if peer.connection is None:
+                where = ", ".join(map(str, endpoints)) or "no address"
+                peer.reason = f"{where}: {e or 'no answer in time'}"
+                self._handler.link_down(peer, may_return=False)
+        finally:
+            self._dialling.discard(peer.process)
+
+    async def _race(self, peer: Peer, endpoints: Sequence[Endpoint]) -> None:
+        """Try the addresses one after the other, and beside each other; one wins.
+
+        Raises:
+            OSError: None could be connected to.
+        """
+        attempts: set[asyncio.Task[None]] = set()
+        errors: list[BaseException] = []
+        waiting = list(endpoints)
+        try:
+            while waiting or attempts:
+                if waiting:
+                    endpoint = waiting.pop(0)
+                    attempt = self._tasks.spawn(
+                        self._try(peer, endpoint), name=f"connect-{endpoint}"
+                    )
+                    attempts.add(attempt)
+                done, attempts = await asyncio.wait(
+                    attempts,
+                    timeout=STAGGER if waiting else None,
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
+                for attempt in done:
+                    error = attempt.exception()
+                    if error is None:
+                        return
+                    errors.append(error)
+        finally:
+            for attempt in attempts:
+                attempt.cancel()
+        raise OSError("; ".join(map(str, errors)) or "it has no address")
+
+    async def _try(self, peer: Peer, endpoint: Endpoint) -> None:
+        """Connect to one address and wait until both sides have proved themselves."""
+        protocol = self._protocol(Role.CLIENT, expected=peer.process)
+        proved: asyncio.Future[None] = self._loop.create_future()
+        connection = _Dialled(protocol, self, endpoint.kind, proved)
+        self._connections[connection] = None
+        try:
+            if endpoint.path is not None:
+                await self._loop.create_unix_connection(
+                    lambda: connection, endpoint.path
+                )
+            else:
+                transport, _ = await self._loop.create_connection(
+                    lambda: connection, endpoint.host, endpoint.port
+                )
+                _tune(transport.get_extra_info("socket"))
+            await proved
+        except BaseException:
+            self._connections.pop(connection, None)
+            connection.abort()
+            raise
+
+    def _accept(self, kind: str) -> asyncio.Protocol:
+        unproved = sum(1 for peer in self._connections.values() if peer is None)
+        if self._closed or unproved >= UNPROVED_LIMIT:
+            self.refused += 1
+            return _Refusing()
+        connection = _Accepted(self._protocol(Role.SERVER), self, kind)
+        self._connections[connection] = None
+        return connection
+
+    def _protocol(self, role: Role, expected: bytes | None = None) -> LinkProtocol:
+        identity = Identity(
+            self.process, self._namespace, secrets.token_bytes(32), b""
+        )
+        handshake = Handshake(role, identity, self._keys(), expected)
+        return LinkProtocol(self.config, role, handshake, self._loop.time())
+
+    # What connections tell
+
+    def link_open(self, connection: Connection, process: bytes) -> None:
+        """Attach a proved connection to its peer; of two, the same one on both sides.
+
+        When both processes dial at once, the connection stays whose dialler has the
+        lower identifier; a newer one of the same dialler replaces an older one.
+        """
+        peer = self._peer(process)
+        current = peer.connection
+        if current is not None and not current.closed:
+            if current.dialled != connection.dialled and self._wins(current, process):
+                connection.close("there is another link already")
+                return
+            self._connections[current] = None
+            self._detach(peer, "replaced by a newer link", may_return=True)
+            current.close("replaced by a newer link")
+        self._connections[connection] = peer
+        peer.attach(connection)
+        self._handler.link_up(peer)
+        peer.flush_soon()
+
+    def _wins(self, connection: Connection, process: bytes) -> bool:
+        dialler = self.process if connection.dialled else process
+        return dialler == min(self.process, process)
+
+    def frame_received(self, connection: Connection, frame: Frame) -> None:
+        """Pass a frame to the session of its peer."""
+        peer = self._connections.get(connection)
+        if peer is not None:
+            peer.receive(frame)
+
+    def batch_received(self, connection: Connection) -> None:
+        """Write what the frames of one read have caused."""
+        peer = self._connections.get(connection)
+        if peer is not None:
+            peer.flush_soon()
+
+    def suspected(self, connection: Connection, suspected: bool) -> None:
+        """Stop or start to use a link whose peer is silent, or is heard again."""
+        peer = self._connections.get(connection)
+        if peer is None or peer.suspected == suspected:
+            return
+        peer.suspected = suspected
+        if suspected:
+            peer.reason = f"silent for {self.config.suspect_after:g} s"
+            self._handler.link_down(peer, may_return=False)
+        else:
+            peer.reason = ""
+            self._handler.link_up(peer)
+            peer.flush_soon()
+
+    def writable(self, connection: Connection) -> None:
+        """Go on with large messages."""
+        peer = self._connections.get(connection)
+        if peer is not None:
+            peer.flush_soon()
+
+    def link_closed(self, connection: Connection, cause: Cause, reason: str) -> None:
+        """Forget a connection that has ended."""
+        peer = self._connections.pop(connection, None)
+        if cause is Cause.REFUSED:
+            self.refused += 1
+            logger.warning("A connection (%s) was refused: %s", connection.kind, reason)
+        if peer is not None and peer.connection is connection:
+            self._detach(peer, reason, may_return=cause is Cause.LOST)
+
+    def _detach(self, peer: Peer, reason: str, *, may_return: bool) -> None:
+        was_usable = peer.usable
+        peer.detach(reason)
+        if was_usable:
+            self._handler.link_down(peer, may_return=may_return)
+
+    def _peer(self, process: bytes) -> Peer:
+        peer = self.peers.get(process)
+        if peer is None:
+            peer = Peer(process, self.config, self._handler.session_event)
+            self.peers[process] = peer
+        return peer
+
+    def forget(self, process: bytes) -> None:
+        """Drop what is kept about a process that is gone."""
+        peer = self.peers.pop(process, None)
+        self._not_before.pop(process, None)
+        if peer is not None and peer.connection is not None:
+            peer.connection.close("the process is gone")
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP)
+            idle_since = self._loop.time() - self.config.idle_after
+            for peer in list(self.peers.values()):
+                if peer.connection is None or peer.last_used > idle_since:
+                    continue
+                if not peer.session.has_parts:
+                    peer.connection.close("idle")
+
+
+class _Dialled(Connection):
+    """A connection that this side makes; tells when it is proved."""
+
+    def __init__(
+        self,
+        protocol: LinkProtocol,
+        owner: Node,
+        kind: str,
+        proved: asyncio.Future[None],
+    ) -> None:
+        super().__init__(protocol, owner, kind, dialled=True)
+        self._proved = proved
+        self._node = owner
+
+    def _tell_open(self, peer: bytes) -> None:
+        if not self._proved.done():
+            self._proved.set_result(None)
+        super()._tell_open(peer)
+
+    def _tell_closed(self, cause: Cause, reason: str) -> None:
+        if not self._proved.done():
+            self._proved.set_exception(OSError(reason))
+        super()._tell_closed(cause, reason)
+
+
+class _Accepted(Connection):
+    """A connection that another process has made."""
+
+    def __init__(self, protocol: LinkProtocol, owner: Node, kind: str) -> None:
+        super().__init__(protocol, owner, kind, dialled=False)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Start the handshake, with processes of this user only on a Unix socket."""
+        sock = transport.get_extra_info("socket")
+        if self.kind == "uds" and not same_user(sock):
+            self.close("it belongs to another user")
+            transport.abort()  # type: ignore[attr-defined]
+            return
+        if self.kind == "tcp":
+            _tune(sock)
+        super().connection_made(transport)
+
+
+class _Refusing(asyncio.Protocol):
+    """Drops a connection for which there is no room."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Drop it."""
+        transport.abort()  # type: ignore[attr-defined]
+
+
+def _tune(sock: Any) -> None:
+    """Send small frames at once, and let the kernel notice a dead peer."""
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (
+        ("TCP_KEEPIDLE", 5),
+        ("TCP_KEEPINTVL", 2),
+        ("TCP_KEEPCNT", 3),
+        ("TCP_USER_TIMEOUT", 8000),
+    ):
+        if hasattr(socket, name):
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)

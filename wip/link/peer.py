@@ -1,0 +1,119 @@
+"""One other process: its session, and the connection that carries it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from academy.link.config import LinkConfig
+from academy.link.connection import Connection
+from academy.link.frame import Frame, RemoteProtocolError
+from academy.link.session import Event, Session
+
+logger = logging.getLogger(__name__)
+
+BUDGET = 256 * 1024
+"""Bytes of large messages that are written in one turn of the event loop."""
+
+
+class Peer:
+    """A process that this one talks to, or wants to.
+
+    Args:
+        process: Its identifier.
+        config: Limits and timeouts.
+        on_event: Called with each event of the session.
+    """
+
+    def __init__(
+        self,
+        process: bytes,
+        config: LinkConfig,
+        on_event: Callable[[Peer, Event], None],
+    ) -> None:
+        self.process = process
+        self.session = Session(config)
+        self.connection: Connection | None = None
+        self.suspected = False
+        self.last_used = asyncio.get_running_loop().time()
+        self.reason = ""
+        """Why there is no connection, for people to read."""
+        self._on_event = on_event
+        self._loop = asyncio.get_running_loop()
+        self._flushing = False
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def usable(self) -> bool:
+        """Whether messages can go directly now."""
+        return self.connection is not None and not self.suspected
+
+    @property
+    def path(self) -> str:
+        """How messages go: `'uds'`, `'tcp'` or `'relay'`."""
+        return self.connection.kind if self.usable and self.connection else "relay"
+
+    def attach(self, connection: Connection) -> None:
+        """Carry the session on a new connection."""
+        self.connection = connection
+        self.suspected = False
+        self.reason = ""
+        self.session.link_up()
+
+    def detach(self, reason: str) -> None:
+        """Note that the connection has ended."""
+        self.connection = None
+        self.suspected = False
+        self.reason = reason
+        self.session.link_down()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def receive(self, frame: Frame) -> None:
+        """Take a frame of the connection."""
+        self.last_used = self._loop.time()
+        try:
+            self.session.receive(frame)
+        except RemoteProtocolError as e:
+            if self.connection is not None:
+                self.connection.fail(str(e))
+            return
+        self.dispatch()
+
+    def dispatch(self) -> None:
+        """Pass on what the session has to say."""
+        for event in self.session.events_received():
+            self._on_event(self, event)
+
+    def flush_soon(self) -> None:
+        """Write what the session has to send, once in this turn of the event loop."""
+        if not self._flushing:
+            self._flushing = True
+            self._loop.call_soon(self.flush)
+
+    def flush(self) -> None:
+        """Write what the session has to send now."""
+        self._flushing = False
+        connection = self.connection
+        if connection is None:
+            return
+        budget = 0 if connection.paused else BUDGET
+        frames = self.session.frames_to_send(budget)
+        if frames:
+            self.last_used = self._loop.time()
+            connection.send(frames)
+        if self.session.has_parts and not connection.paused:
+            self.flush_soon()
+        self._set_timer()
+
+    def _set_timer(self) -> None:
+        due = self.session.next_timer()
+        if due is not None and self._timer is None:
+            self._timer = self._loop.call_at(due, self._fire)
+
+    def _fire(self) -> None:
+        self._timer = None
+        self.session.handle_timer(self._loop.time())
+        self.flush()

@@ -1,0 +1,379 @@
+"""A session with another process: channels, messages and acknowledgements.
+
+A session lasts as long as both processes do, across connections; channels last as long
+as a connection. Pure: frames and the time go in; frames, events and the next timer
+come out.
+
+The sending side opens a channel, waits for `Accepted`, and sends from there. The
+receiving side answers `ChannelOffered` with `accept` or `refuse`, and calls `taken` as
+its consumer takes messages; that is acknowledgement and credit in one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from academy.link.channel import (
+    Accepted,
+    ChannelKey,
+    ChannelOffered,
+    Event,
+    Reason,
+    Received,
+    Rejected,
+    Taken,
+    Told,
+)
+from academy.link.config import LinkConfig
+from academy.link.frame import (
+    Ack,
+    Buffer,
+    Close,
+    Control,
+    Data,
+    Frame,
+    LocalProtocolError,
+    Open,
+    Opened,
+    Part,
+    Refused,
+    RemoteProtocolError,
+    ack_size,
+)
+from academy.link.incoming import Incoming, Unfinished
+from academy.link.parts import PartQueue, weigh
+from academy.link.window import Confirmations
+
+__all__ = [
+    "Accepted",
+    "ChannelKey",
+    "ChannelOffered",
+    "Event",
+    "Reason",
+    "Received",
+    "Rejected",
+    "Session",
+    "Taken",
+    "Told",
+]
+
+
+@dataclass(slots=True, eq=False)
+class _Outgoing:
+    """The sending end of a channel."""
+
+    number: int
+    key: ChannelKey
+    open: bool = False
+
+
+class Session:
+    """What two processes say to each other, whatever the connection.
+
+    Args:
+        config: Limits and timeouts.
+    """
+
+    def __init__(self, config: LinkConfig) -> None:
+        self._config = config
+        self._channel = 0
+        self._confirmations = Confirmations(
+            config.ack_delay, config.ack_messages, config.ack_bytes
+        )
+        self._events: list[Event] = []
+        self.linked = False
+        self._reset()
+
+    def _reset(self) -> None:
+        """Forget what belongs to a connection."""
+        self._number = 0
+        self._out: dict[ChannelKey, _Outgoing] = {}
+        self._out_numbers: dict[int, _Outgoing] = {}
+        self._parts = PartQueue(self._config.chunk, self._config.parts_limit)
+        self._frames: list[Frame] = []
+        self._in_number = 0
+        self._in: dict[int, Incoming] = {}
+        self._in_channels: dict[int, Incoming] = {}
+        self._unfinished = Unfinished(self._config.parts_limit)
+        self._confirmations.clear()
+
+    # The connection
+
+    def link_up(self) -> None:
+        """Begin on a new connection: all channels are to be opened again."""
+        self._reset()
+        self.linked = True
+
+    def link_down(self) -> None:
+        """Note that the connection has ended; half messages are dropped."""
+        self._reset()
+        self.linked = False
+
+    def receive(self, frame: Frame) -> None:
+        """Take a frame of the connection.
+
+        Raises:
+            RemoteProtocolError: It does not fit to what came before. The connection is
+                to be ended with `LinkProtocol.fail`.
+        """
+        match frame:
+            case Data(number, seq, segments):
+                self._receive_data(number, seq, segments)
+            case Part():
+                self._receive_part(frame)
+            case Ack(marks):
+                self._receive_ack(marks)
+            case Open():
+                self._receive_open(frame)
+            case Opened(number, inc, accepted):
+                self._receive_opened(number, inc, accepted)
+            case Refused(number, reason):
+                self._receive_refused(number, reason)
+            case Close(number):
+                self._receive_close(number)
+            case Control(data):
+                self._receive_control(data)
+            case _:
+                raise RemoteProtocolError(f"{type(frame).__name__} to a session")
+
+    # The sending side
+
+    def open(self, key: ChannelKey) -> None:
+        """Ask for a channel, unless that was done on this connection."""
+        if not self.linked or key in self._out:
+            return
+        self._number += 1
+        out = _Outgoing(self._number, key)
+        self._out[key] = self._out_numbers[out.number] = out
+        self._frames.append(Open(out.number, key.lane, key.src, key.src_inc, key.dest))
+
+    def is_open(self, key: ChannelKey) -> bool:
+        """Return whether the peer has accepted the channel on this connection."""
+        out = self._out.get(key)
+        return out is not None and out.open
+
+    def send(self, key: ChannelKey, seq: int, segments: Sequence[Buffer]) -> None:
+        """Send a message on an open channel; a large one goes in parts.
+
+        Args:
+            key: The channel.
+            seq: Number of the message, above those sent on the channel before.
+            segments: Its segments; not to be changed until the message was taken.
+
+        Raises:
+            LocalProtocolError: The channel is not open, or the message is larger than
+                `message_limit`. Nothing was sent.
+        """
+        out = self._out.get(key)
+        if out is None or not out.open:
+            raise LocalProtocolError("The channel of a message is not open.")
+        weight = weigh(segments)
+        if weight <= self._config.chunk and out.number not in self._parts:
+            self._frames.append(Data(out.number, seq, segments))
+            return
+        if weight > self._config.message_limit:
+            self._check_message(segments)
+        self._parts.add(out.number, seq, segments)
+
+    def close(self, key: ChannelKey) -> None:
+        """Give up a channel: nothing more will be sent on it."""
+        out = self._out.get(key)
+        if out is not None:
+            self._abandon(out)
+            self._frames.append(Close(out.number))
+
+    def tell(self, data: bytes) -> None:
+        """Send a control message to the peer process, if it is linked.
+
+        Raises:
+            LocalProtocolError: The message is larger than `chunk`.
+        """
+        if len(data) > self._config.chunk:
+            raise LocalProtocolError(
+                f"A control message of {len(data)} bytes exceeds {self._config.chunk}."
+            )
+        if self.linked:
+            self._frames.append(Control(data))
+
+    # The receiving side
+
+    def accept(self, channel: int, inc: int, accepted: int) -> None:
+        """Accept an offered channel; nothing if it was accepted, or has ended.
+
+        Args:
+            channel: Its number.
+            inc: Incarnation of the mailbox.
+            accepted: Highest number of the stream that has arrived, on any path.
+        """
+        incoming = self._in_channels.get(channel)
+        if incoming is not None and not incoming.accepted:
+            incoming.accepted = True
+            self._frames.append(Opened(incoming.number, inc, accepted))
+
+    def refuse(self, channel: int, reason: Reason) -> None:
+        """Refuse an offered channel, or end an accepted one."""
+        incoming = self._in_channels.get(channel)
+        if incoming is not None:
+            self._forget(incoming)
+            self._frames.append(Refused(incoming.number, reason))
+
+    def taken(self, channel: int, seq: int, now: float) -> None:
+        """Note that the consumer has taken a channel's messages up to a number.
+
+        Args:
+            channel: Number of the channel; nothing happens when it has ended.
+            seq: Highest number taken, of messages on any path.
+            now: The time.
+        """
+        incoming = self._in_channels.get(channel)
+        if incoming is None or not incoming.accepted:
+            return
+        freed = incoming.window.take(seq)
+        if freed is None:
+            return
+        if self._confirmations.add(incoming.number, seq, freed, now):
+            self._acknowledge()
+
+    # Output
+
+    def next_timer(self) -> float | None:
+        """Return when `handle_timer` is due, if it is."""
+        return self._confirmations.due
+
+    def handle_timer(self, now: float) -> None:
+        """Do what is due; nothing if nothing is."""
+        due = self._confirmations.due
+        if due is not None and now >= due:
+            self._acknowledge()
+
+    def frames_to_send(self, budget: int) -> list[Frame]:
+        """Return the frames to send, once.
+
+        Args:
+            budget: About how many bytes of large messages may go with them; their
+                parts go in turn, channel by channel.
+        """
+        if self._confirmations and (self._frames or self._parts):
+            self._acknowledge()
+        frames, self._frames = self._frames, []
+        if self._parts:
+            frames += self._parts.take(budget)
+        return frames
+
+    @property
+    def has_parts(self) -> bool:
+        """Whether parts of large messages wait to be sent."""
+        return bool(self._parts)
+
+    def events_received(self) -> list[Event]:
+        """Return what has happened, once."""
+        events, self._events = self._events, []
+        return events
+
+    def _acknowledge(self) -> None:
+        marks = self._confirmations.take()
+        most = (self._config.frame_limit - ack_size(0)) // (ack_size(1) - ack_size(0))
+        for start in range(0, len(marks), most):
+            self._frames.append(Ack(tuple(marks[start : start + most])))
+
+    def _check_message(self, segments: Sequence[Buffer]) -> None:
+        size = sum(map(len, segments))
+        limit = self._config.message_limit
+        if max(size, weigh(segments) - size) > limit:
+            raise LocalProtocolError(
+                f"A message of {size} bytes in {len(segments)} segments is too large: "
+                f"the limit is {limit}."
+            )
+
+    def _abandon(self, out: _Outgoing) -> None:
+        del self._out[out.key], self._out_numbers[out.number]
+        self._parts.drop(out.number)
+
+    def _forget(self, incoming: Incoming) -> None:
+        del self._in[incoming.number], self._in_channels[incoming.channel]
+        self._confirmations.discard(incoming.number)
+        incoming.end()
+
+    # Input: answers to the sending side
+
+    def _outgoing(self, number: int) -> _Outgoing | None:
+        """Return a channel of this side, or `None` when it has ended meanwhile."""
+        if number > self._number:
+            raise RemoteProtocolError(f"an answer to channel {number}, never opened")
+        return self._out_numbers.get(number)
+
+    def _receive_opened(self, number: int, inc: int, accepted: int) -> None:
+        out = self._outgoing(number)
+        if out is None:
+            return
+        if out.open:
+            raise RemoteProtocolError(f"a second answer to channel {number}")
+        out.open = True
+        self._events.append(Accepted(out.key, inc, accepted))
+
+    def _receive_refused(self, number: int, reason: int) -> None:
+        out = self._outgoing(number)
+        if out is not None:
+            self._abandon(out)
+            self._events.append(Rejected(out.key, Reason(reason)))
+
+    def _receive_ack(self, marks: Sequence[tuple[int, int]]) -> None:
+        for number, seq in marks:
+            out = self._outgoing(number)
+            if out is None:
+                continue
+            if not out.open:
+                raise RemoteProtocolError(f"an ack of channel {number}, not open")
+            self._events.append(Taken(out.key, seq))
+
+    # Input: to the receiving side
+
+    def _receive_open(self, frame: Open) -> None:
+        number = frame.channel
+        if number <= self._in_number:
+            raise RemoteProtocolError(f"channel {number} after {self._in_number}")
+        self._in_number = number
+        if len(self._in) >= self._config.channel_limit:
+            self._frames.append(Refused(number, Reason.TOO_MANY))
+            return
+        self._channel += 1
+        key = ChannelKey(frame.src, frame.src_inc, frame.dest, frame.lane)
+        incoming = Incoming(number, self._channel, key, self._config, self._unfinished)
+        self._in[number] = self._in_channels[self._channel] = incoming
+        self._events.append(ChannelOffered(self._channel, key))
+
+    def _receive_close(self, number: int) -> None:
+        incoming = self._in.get(number)
+        if incoming is not None:
+            self._forget(incoming)
+
+    def _receive_control(self, data: Buffer) -> None:
+        if len(data) > self._config.chunk:
+            raise RemoteProtocolError(f"a control message of {len(data)} bytes")
+        self._events.append(Told(data))
+
+    def _receive_data(self, number: int, seq: int, segments: Sequence[Buffer]) -> None:
+        incoming = self._incoming(number)
+        if incoming is not None:
+            self._events.append(incoming.receive(seq, segments))
+
+    def _receive_part(self, frame: Part) -> None:
+        incoming = self._incoming(frame.channel)
+        received = incoming.receive_part(frame) if incoming is not None else None
+        if received is not None:
+            self._events.append(received)
+
+    def _incoming(self, number: int) -> Incoming | None:
+        """Return a channel for a message, or `None` when it has been refused.
+
+        After a refusal messages may still be on their way: they are dropped.
+        """
+        incoming = self._in.get(number)
+        if incoming is None:
+            if number > self._in_number:
+                raise RemoteProtocolError(f"a message on channel {number}, not open")
+            return None
+        if not incoming.accepted:
+            raise RemoteProtocolError(f"a message on channel {number}, not accepted")
+        return incoming

@@ -1,0 +1,328 @@
+"""The sending end of a stream to another process: which message goes which way.
+
+A message goes directly while a channel to the destination is open, else through the
+queue on the server. The rules that keep it from being lost, overtaken or executed twice
+on the way are those of PROTOCOL.md, section 2.4:
+
+- R1: what was sent directly to an incarnation is sent again directly only to the same.
+- R2: if it goes into the queue instead, it is stamped with that incarnation. The server
+  decides by the stamp (R3): if that incarnation has closed cleanly, it knows what was
+  taken; if it is gone otherwise, the message may have been executed and is not queued.
+- R4: nothing goes directly while something of the stream is still in the queue.
+- R5: an acknowledgement on a channel covers what was sent to its incarnation directly.
+
+Pure: calls and the time go in, effects and the next timer come out.
+"""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from academy.exchange.stream import SendStream
+from academy.serialize import Segment
+
+RECONNECT_GRACE = 0.3
+"""Seconds that messages wait for a lost channel to come back."""
+BARRIER_TIMEOUT = 1.0
+"""Seconds that messages wait for earlier ones to leave the queue, before they are
+queued behind them: those may be lost."""
+UNREACHABLE_TIMEOUT = 30.0
+"""Seconds that messages wait for a way while the server is away, too."""
+
+
+@dataclass(slots=True, eq=False)
+class Parcel:
+    """A message in an outbox.
+
+    Attributes:
+        seq: Its number in the stream.
+        kind: Kind of its queue entry.
+        tag: Its tag.
+        segments: The serialized message.
+        size: Bytes of the segments.
+        since: When it was submitted.
+        inc: Incarnation that it was sent to directly; 0 if to none.
+        kept: Whether the outbox still has it: it is not known to be taken or queued.
+            When it no longer is, its segments are gone, too.
+        note: For the owner of the outbox.
+    """
+
+    seq: int
+    kind: str
+    tag: bytes
+    segments: Sequence[Segment]
+    size: int
+    since: float = 0.0
+    inc: int = 0
+    kept: bool = True
+    note: Any = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class SendDirect:
+    """Send a parcel on the channel.
+
+    Attributes:
+        parcel: The parcel.
+    """
+
+    parcel: Parcel
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    """Append a parcel to the queue on the server, and call `appended` at the end.
+
+    Attributes:
+        parcel: The parcel.
+        stamp: The incarnation that may have it already; 0 if none.
+    """
+
+    parcel: Parcel
+    stamp: int
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    """Report that there was no way for a parcel; the outbox has dropped it.
+
+    Attributes:
+        parcel: The parcel. If it has an incarnation, that may have executed it.
+    """
+
+    parcel: Parcel
+
+
+Effect: TypeAlias = SendDirect | Append | GiveUp
+
+
+class Outbox:
+    """Messages of one stream that are not known to be taken or queued.
+
+    They are in three places: *sent* on the channel and not confirmed, *appending* to
+    the queue, or *held*. What is held was submitted last.
+
+    Args:
+        stream: The stream.
+        window_messages: Messages that may be unconfirmed on the channel; 0 for any.
+        window_bytes: Bytes of these; a single larger message is sent alone.
+    """
+
+    def __init__(
+        self, stream: SendStream, window_messages: int, window_bytes: int
+    ) -> None:
+        self.stream = stream
+        self._window_messages = window_messages
+        self._window_bytes = window_bytes
+        self._held: collections.deque[Parcel] = collections.deque()
+        self._sent: collections.deque[Parcel] = collections.deque()
+        self._sent_bytes = 0
+        self._appending: dict[int, Parcel] = {}
+        self._queued = 0
+        self._inc = 0
+        self._accepted = 0
+        self._wait_until: float | None = None
+        self._away_since: float | None = None
+
+    def __len__(self) -> int:
+        return len(self._held) + len(self._sent) + len(self._appending)
+
+    @property
+    def incarnation(self) -> int:
+        """Incarnation that the channel is open to; 0 if there is no channel."""
+        return self._inc
+
+    @property
+    def is_direct(self) -> bool:
+        """Whether the next message would go directly, window permitting."""
+        return self._inc != 0 and self._accepted >= self.stream.relayed
+
+    @property
+    def unconfirmed(self) -> int:
+        """How many messages were sent on the channel and are not confirmed."""
+        return len(self._sent)
+
+    def submit(
+        self, kind: str, tag: bytes, segments: Sequence[Segment], now: float
+    ) -> tuple[Parcel, list[Effect]]:
+        """Take a message; it gets the next number of the stream."""
+        size = sum(map(len, segments))
+        parcel = Parcel(self.stream.next(), kind, tag, segments, size, now)
+        self._held.append(parcel)
+        return parcel, self._pump(now)
+
+    def withdraw(self, parcel: Parcel) -> bool:
+        """Take a message back; return whether it had not been sent anywhere."""
+        if parcel.inc == 0 and parcel in self._held:
+            self.drop(parcel)
+            return True
+        return False
+
+    def drop(self, parcel: Parcel) -> None:
+        """Do not send a message again: its fate is known otherwise.
+
+        What is being appended to the queue is left to the server. What was sent on the
+        channel still counts there until it is confirmed.
+        """
+        if parcel.seq in self._appending:
+            return
+        self._release(parcel)
+        if parcel in self._held:
+            self._held.remove(parcel)
+
+    def channel_open(self, inc: int, accepted: int, now: float) -> list[Effect]:
+        """Note that a channel is open; another one is given up for it.
+
+        Args:
+            inc: Incarnation of the destination.
+            accepted: Highest number of the stream that has arrived there.
+            now: The time.
+        """
+        self._hold_sent()
+        self._inc = inc
+        self._accepted = accepted
+        self._wait_until = self._away_since = None
+        # What has arrived is not sent again; its confirmation will come.
+        while self._held and self._held[0].inc == inc and self._held[0].seq <= accepted:
+            self._note_sent(self._held.popleft())
+        return self._pump(now)
+
+    def channel_lost(
+        self, now: float, *, grace: bool, ended: bool = False
+    ) -> list[Effect]:
+        """Note that the channel has ended.
+
+        Args:
+            now: The time.
+            grace: Whether it may be back soon, so that messages wait for it.
+            ended: Whether its incarnation has ended it, after its last confirmation:
+                what is not confirmed it has not taken, and never will.
+        """
+        if ended:
+            for parcel in self._sent:
+                parcel.inc = 0
+        self._hold_sent()
+        self._inc = 0
+        self._wait_until = now + RECONNECT_GRACE if grace else None
+        return self._pump(now)
+
+    def taken(self, seq: int, now: float) -> tuple[list[Parcel], list[Effect]]:
+        """Note a confirmation on the channel.
+
+        Returns:
+            The messages that it confirms, and effects.
+        """
+        self._accepted = max(self._accepted, seq)
+        confirmed = []
+        while self._sent and self._sent[0].seq <= seq:
+            parcel = self._sent.popleft()
+            self._sent_bytes -= parcel.size
+            if parcel.kept:
+                self._release(parcel)
+                confirmed.append(parcel)
+        return confirmed, self._pump(now)
+
+    def appended(self, parcel: Parcel, now: float, *, arrived: bool) -> list[Effect]:
+        """Note the end of an `Append`.
+
+        Args:
+            parcel: The message.
+            now: The time.
+            arrived: Whether it is in the queue, or may be.
+        """
+        self._appending.pop(parcel.seq, None)
+        self._release(parcel)
+        if arrived:
+            self._queued = max(self._queued, parcel.seq)
+        # They are appended in order: the last one has the highest number.
+        last = next(reversed(self._appending), 0)
+        self.stream.relayed = max(self._queued, last)
+        return self._pump(now)
+
+    def next_timer(self) -> float | None:
+        """Return when `handle_timer` is due, if it is."""
+        return self._wait_until
+
+    def handle_timer(self, now: float, *, relay_up: bool) -> list[Effect]:
+        """Do what is due.
+
+        Args:
+            now: The time.
+            relay_up: Whether the server answers. While it does not, messages wait for
+                a channel.
+        """
+        if self._wait_until is None or now < self._wait_until:
+            return []
+        if not relay_up:
+            self._wait_until = now + RECONNECT_GRACE
+            return self._give_up(now)
+        self._wait_until = self._away_since = None
+        return self._append_held()
+
+    def _pump(self, now: float) -> list[Effect]:
+        if not self._inc:
+            return [] if self._wait_until is not None else self._append_held()
+        effects: list[Effect] = []
+        blocked = False
+        while self._held:
+            parcel = self._held[0]
+            if parcel.inc not in (0, self._inc):
+                effects.append(self._append(self._held.popleft()))
+                continue
+            blocked = self._accepted < self.stream.relayed
+            if blocked or not self._has_room(parcel):
+                break
+            parcel.inc = self._inc
+            self._note_sent(self._held.popleft())
+            effects.append(SendDirect(parcel))
+        if not blocked:
+            self._wait_until = None
+        elif self._wait_until is None:
+            self._wait_until = now + BARRIER_TIMEOUT
+        return effects
+
+    def _append_held(self) -> list[Effect]:
+        effects: list[Effect] = [self._append(parcel) for parcel in self._held]
+        self._held.clear()
+        return effects
+
+    def _append(self, parcel: Parcel) -> Append:
+        self._appending[parcel.seq] = parcel
+        self.stream.relayed = parcel.seq
+        return Append(parcel, parcel.inc)
+
+    def _give_up(self, now: float) -> list[Effect]:
+        if self._away_since is None:
+            self._away_since = now
+        effects: list[Effect] = []
+        while self._held:
+            parcel = self._held[0]
+            if now < max(parcel.since, self._away_since) + UNREACHABLE_TIMEOUT:
+                break
+            self._release(self._held.popleft())
+            effects.append(GiveUp(parcel))
+        return effects
+
+    def _release(self, parcel: Parcel) -> None:
+        parcel.kept = False
+        parcel.segments = ()
+
+    def _hold_sent(self) -> None:
+        self._held.extendleft(p for p in reversed(self._sent) if p.kept)
+        self._sent.clear()
+        self._sent_bytes = 0
+
+    def _note_sent(self, parcel: Parcel) -> None:
+        self._sent.append(parcel)
+        self._sent_bytes += parcel.size
+
+    def _has_room(self, parcel: Parcel) -> bool:
+        if not self._window_messages or not self._sent:
+            return True
+        return (
+            len(self._sent) < self._window_messages
+            and self._sent_bytes + parcel.size <= self._window_bytes
+        )
