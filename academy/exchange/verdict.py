@@ -18,7 +18,9 @@ class Books(NamedTuple):
         waiting: How many messages are in the queue.
         appended: Highest number of the stream that was put into the queue.
         taken: How far the stream was taken.
-        closed: Incarnation that was closed cleanly last; 0 if none was.
+        since: First of the unbroken run of incarnations that closed cleanly, one after
+            the other, of which `closed` is the last.
+        closed: Incarnation that closed cleanly last; 0 if none did.
     """
 
     state: str
@@ -27,6 +29,7 @@ class Books(NamedTuple):
     waiting: int
     appended: int
     taken: Mark
+    since: int = 0
     closed: int = 0
 
 
@@ -74,7 +77,7 @@ def judge(
     gone = trust_leases and not books.live
     queued = books.taken.seq < seq <= books.appended and books.waiting > 0
     # An incarnation that closed cleanly has told the server what it took.
-    if direct and direct != books.closed:
+    if direct and not books.since <= direct <= books.closed:
         if direct != books.inc or gone:
             return Verdict.PEER_LOST
         if kept:

@@ -261,12 +261,10 @@ def parse(data: bytes, start: int, end: int) -> Frame:
 
 def _parse_data(data: bytes, start: int, end: int) -> Frame:
     table = start + _DATA.size
-    if table > end:
-        raise ValueError("it is cut off")
     channel, seq, count = _DATA.unpack_from(data, start)
     begin = table + 4 * count
     if begin > end:
-        raise ValueError(f"{count} segments in {end - table} bytes")
+        raise ValueError("it is cut off")
     known = count < len(_LENGTHS)
     form = _LENGTHS[count] if known else struct.Struct(f"!{count}I")
     lengths = form.unpack_from(data, table)
@@ -308,11 +306,11 @@ def _parse_open(data: bytes, start: int, end: int) -> Frame:
 
 def _parse_opened(data: bytes, start: int, end: int) -> Frame:
     channel, inc, accepted = _OPENED.unpack(data[start:end])
-    return Opened(channel, _number(inc), _number(accepted + 1) - 1)
+    return Opened(channel, _number(inc), _number(accepted, least=0))
 
 
-def _number(value: int) -> int:
-    if not 0 < value <= LARGEST_NUMBER:
+def _number(value: int, least: int = 1) -> int:
+    if not least <= value <= LARGEST_NUMBER:
         raise ValueError(f"number {value}")
     return value
 

@@ -198,11 +198,6 @@ class PartQueue:
         if message is not None:
             self._begun -= message.weight
 
-    def clear(self) -> None:
-        """Forget all messages."""
-        for channel in list(self._messages):
-            self.drop(channel)
-
     def _begin(self) -> None:
         """Let messages take turns, in the order of their channels' waiting."""
         while self._waiting:

@@ -12,6 +12,7 @@ from tests.simulation.rules import FULL, WITHOUT
 from tests.simulation.world import World
 
 CHUNK = 50
+FULL_LABEL = "nothing"
 COLUMNS = (
     "seeds",
     "messages",
@@ -63,8 +64,9 @@ def show(label: str, total: Result, seconds: float, *, names: bool) -> None:
     """Print a row of the table."""
     cells = [f"{getattr(total, name):,}" for name in COLUMNS]
     print(f"| {label} |", " | ".join(cells), f"| {seconds:.0f} |", flush=True)
-    if names:
+    if total.bad and label == FULL_LABEL:
         print("bad seeds:", *sorted(total.bad)[:20])
+    if names:
         for name, count in total.by_name.most_common():
             print(f"{count:8,}  {name}")
 
@@ -89,7 +91,7 @@ def main() -> int:
         if options.faults:
             faults = options.faults.split(",")
         total, seconds = run_all(seeds, without, faults, options.jobs)
-        show(without or "nothing", total, seconds, names=options.names)
+        show(without or FULL_LABEL, total, seconds, names=options.names)
         violations += 0 if without else total.violations
     return 1 if violations else 0
 

@@ -58,6 +58,9 @@ class Awaited:
 class Box:
     """One incarnation of a mailbox."""
 
+    eid: uuid.UUID
+    inc: int
+
     def __init__(
         self,
         process: Process,

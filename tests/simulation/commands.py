@@ -60,9 +60,7 @@ class Commands:
         self.away = False
         """Whether the server does not answer."""
 
-    def call(
-        self, name: str, *args: Any, done: Done, timeout: float = TIMEOUT
-    ) -> None:
+    def call(self, name: str, *args: Any, done: Done, timeout: float = TIMEOUT) -> None:
         """Put a call in line."""
         self._queue.append(Call(name, args, done, self._clock.now + timeout))
         self._kick()

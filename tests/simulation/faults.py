@@ -62,10 +62,8 @@ class Faults:
             self.clock.resume(process)
 
     def _choose(self) -> list[str]:
-        weights = dict(WEIGHTS)
-        for name, weight in RARE.items():
-            if self.chance.random() < 0.15:
-                weights[name] = weight
+        rare = {n: weight for n, weight in RARE.items() if self.chance.random() < 0.15}
+        weights = WEIGHTS | rare
         if self.chance.random() < 0.1:
             weights = {name: weights[name] for name in GENTLE}
         share = self.chance.uniform(0.3, 1.0)

@@ -174,7 +174,7 @@ class Line:
                 case Append(parcel, stamp):
                     self._append(parcel, stamp)
                 case GiveUp(parcel):
-                    executed = "maybe" if parcel.inc else "no"
+                    executed = "no" if parcel.fresh else "maybe"
                     self._failed(parcel, "PeerUnreachable", executed)
         self.process.world.ledger.measure(self)
         due = self.outbox.next_timer()
@@ -216,14 +216,13 @@ class Line:
     def _appended(
         self, parcel: Parcel, stamp: int, reply: Reply | None, sent: int
     ) -> None:
-        certain = not stamp and sent <= 1
-        if not self.process.world.rules.careful:
-            certain = True
-        arrived = reply is not None and reply[0] == "ok" or reply is None and sent > 0
+        careful = self.process.world.rules.careful
+        certain = not careful or (parcel.fresh and sent <= 1)
+        arrived = sent > 0 if reply is None else reply[0] == "ok"
         effects = self.outbox.appended(parcel, self.clock.now, arrived=arrived)
         match reply:
             case None:
-                executed = "maybe" if stamp or sent else "no"
+                executed = "no" if parcel.fresh and not sent else "maybe"
                 self._failed(parcel, "PeerUnreachable", executed)
             case ("ok", kept):
                 parcel.inc = kept

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from academy.link.session import ChannelKey, Reason
+from academy.serialize import Segment
 from tests.simulation.server import Entry
 
 if TYPE_CHECKING:
@@ -29,10 +30,11 @@ class Loop:
 
     # What the sender calls
 
-    def send(self, key: ChannelKey, seq: int, segments: Sequence[bytes]) -> None:
+    def send(self, key: ChannelKey, seq: int, segments: Sequence[Segment]) -> None:
         kind = "r" if key.lane else "q"
         name = self._line.outbox.stream.name
-        self._box.receive(Entry(0, name, seq, kind, 0, segments), queued=False)
+        copies = [bytes(segment) for segment in segments]
+        self._box.receive(Entry(0, name, seq, kind, 0, copies), queued=False)
 
     def close(self, key: ChannelKey) -> None:
         self._box.channels.pop(self._line.outbox.stream.name, None)

@@ -61,6 +61,8 @@ class Peer:
 class Node:
     """The links of a process."""
 
+    config: LinkConfig
+
     def __init__(
         self, clock: Clock, chance: random.Random, network: Network, process: Process
     ) -> None:

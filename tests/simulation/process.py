@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import uuid
 from typing import TYPE_CHECKING
 
@@ -202,10 +203,10 @@ class Process(Actor):
                 self.uid,
                 box.inc,
                 box.received.held(),
-                done=lambda reply, _, box=box: self._reasserted(box, reply),
+                done=functools.partial(self._reasserted, box),
             )
 
-    def _reasserted(self, box: Box, reply: Reply | None) -> None:
+    def _reasserted(self, box: Box, reply: Reply | None, sent: int) -> None:
         self._restoring -= 1
         if reply is not None and reply[0] == "fenced":
             box.fenced()

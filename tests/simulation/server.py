@@ -20,9 +20,17 @@ send(dest, src, src_inc, stream, seq, stamp, process, kind, segments)
       PeerLost(maybe).
 
     A number that is not above ap[stream] was appended, or given back, already: nothing
-    is appended. Else, if the queue is full: `('full',)`. The reply is `('ok', s)`, where s is the stamp that the message has in
-    the queue, or 0: then the books alone tell its fate (`Awaited.direct = s`).
-    Responses are sent unstamped: one that arrives twice is dropped.
+    is appended. Else, if the queue is full: `('full',)`.
+
+    The reply is `('ok', s)`, where s is the stamp that the message has in the queue, or
+    0: from now on s is its `direct` for `judge`, and the books tell its fate.
+
+    Responses are sent unstamped: one that arrives twice, or at an incarnation that does
+    not await it, is dropped. Stamped ones could get lost with a former incarnation.
+
+    Any other reply is an error for the sender. It says `executed='no'`, and the message
+    may be sent again under another number, only if it is certain that nobody has it:
+    the message is fresh (never sent directly), and the call was sent only once.
 
 take: as before; the entries come with their stamps. What has a stamp that is neither
     its own incarnation nor in the clean run that was on record when it was bound, the

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from academy.link.address import TCP_LIMIT, Addresses, Endpoint
+from academy.link.address import TCP_LIMIT, TEXT_LIMIT, Addresses, Endpoint
 
 IPS = st.ip_addresses(v=4) | st.ip_addresses(v=6)
 
@@ -69,8 +69,8 @@ def test_other_notations(text: str, canonical: str) -> None:
         "tcp://[]:80",
         "tcp://[10.0.0.1]:80",
         "tcp://::1:80",
-        "tcp://[::1:80",
-        "tcp://::1]:80",
+        "tcp://[2001:db8::12:80",
+        "tcp://2001:db8::1]:80",
         "tcp://[::1]80",
         "tcp://example.org:80",
         "tcp://10.0.0.256:80",
@@ -182,6 +182,15 @@ def test_record_round_trip() -> None:
 def test_a_record_without_addresses() -> None:
     bare = dataclasses.replace(MINE, unix=None, tcp=(), fingerprint="a" * 64)
     assert Addresses.from_dict(bare.to_dict()) == bare
+
+
+def test_the_limits_of_a_record_are_valid() -> None:
+    path = "/" + "x" * (TEXT_LIMIT - 1)
+    limit = dataclasses.replace(
+        MINE, host="h", unix=path, tcp=tcp("10.0.0.1") * TCP_LIMIT, pid=1, started=0.0
+    )
+    assert Addresses.from_dict(limit.to_dict()) == limit
+    assert dataclasses.replace(limit, host="h" * TEXT_LIMIT, started=1.0).pid == 1
 
 
 def test_entries_of_newer_releases_are_left_out() -> None:

@@ -47,6 +47,7 @@ def test_the_limits_themselves_are_valid() -> None:
         chunk=2 << 20,
         message_limit=(1 << 32) - 1,
     )
+    LinkConfig(handshake_limit=512, frame_limit=512, chunk=256)
 
 
 def test_it_is_frozen() -> None:

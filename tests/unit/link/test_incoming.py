@@ -38,6 +38,8 @@ def parts(seq: int, *segments: bytes) -> list[Part]:
 
 def test_whole_messages() -> None:
     channel = incoming()
+    assert channel.number == 3
+    assert not channel.accepted
     found = channel.receive(5, [b"head", b"body"])
     assert found == Received(30, channel.key, 5, [b"head", b"body"])
 
@@ -128,6 +130,10 @@ def test_finished_and_dropped_messages_make_room() -> None:
         channel.receive_part(parts(6, bytes(900))[0])
         channel.end()
         channel.end()
+    unfinished.change(0, 400)
+    unfinished.change(0, 600)
+    with pytest.raises(RemoteProtocolError, match="too many unfinished messages"):
+        unfinished.change(0, 1)
 
 
 def test_a_single_message_may_be_heavier() -> None:

@@ -127,7 +127,8 @@ def test_parts_of_channels_go_in_turn() -> None:
     queue = PartQueue(size=10, limit=1000)
     for channel in (1, 2, 3):
         queue.add(channel, 5, [bytes(22)])
-    assert bool(queue)
+    assert queue
+    assert 2 in queue
     assert [p.channel for p in queue.take(10_000)] == [1, 2, 3] * 3
     assert not queue
 

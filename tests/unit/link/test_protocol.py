@@ -82,6 +82,7 @@ def test_both_sides_open() -> None:
     server.receive_data(written(client), 0.0)
     assert server.events_received() == [LinkOpen(CLIENT)]
     assert (client.state, server.state) == (State.OPEN, State.OPEN)
+    assert written(client) == written(server) == b""
     assert not client.closed
 
 
@@ -185,6 +186,7 @@ def test_end_of_the_byte_stream(opened: bool) -> None:
 
 def test_nothing_happens_after_the_end() -> None:
     client, server = open_pair()
+    run(client, 4.0)
     client.close("enough")
     written(client)
     client.events_received()
@@ -273,6 +275,8 @@ def test_nothing_is_allocated_from_a_length() -> None:
     server.receive_data(struct.pack("!I", CONFIG.frame_limit) + b"abc", 1.0)
     assert server.state is State.OPEN
     assert server._reader.pending == 7
+    server.close("enough")
+    assert server._reader.pending == 0
 
 
 def test_a_damaged_frame_ends_the_link_behind_good_ones() -> None:
@@ -292,6 +296,8 @@ def test_pings_that_come_together_get_one_answer() -> None:
     assert answer == wire([Pong()])
     client.receive_data(answer, 1.0)
     assert client.events_received() == []
+    server.receive_data(wire([Pong()]), 1.0)
+    assert written(server) == b""
     server.receive_data(wire([Ping()]), 2.0)
     assert written(server) == wire([Pong()])
 

@@ -23,7 +23,9 @@ def feed(reader: FrameReader, data: Buffer) -> list[bytes]:
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
 def test_any_buffer(kind: type[bytes]) -> None:
     data = kind(framed(b"one", b"two"))
-    assert feed(FrameReader(9), data) == [b"one", b"two"]
+    found = feed(FrameReader(9), data)
+    assert found == [b"one", b"two"]
+    assert [type(body) for body in found] == [bytes, bytes]
 
 
 @given(st.lists(st.binary(min_size=1, max_size=40)), st.data())
