@@ -10,20 +10,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import msgspec
 
 from academy.exception import ExchangeError, Executed
 from academy.exchange.bound import BoundMailbox
+from academy.exchange.courier import Courier
 from academy.exchange.directory import Directory
 from academy.exchange.keys import base32_to_uuid, entity_key
 from academy.exchange.lease import LEASE
 from academy.exchange.ledger import Awaited
 from academy.exchange.mailbox import PROBE, REPORT, Entry
 from academy.exchange.router import Router, terminated
-from academy.exchange.stream import REQUESTS
-from academy.exchange.verdict import Verdict, judge
+from academy.exchange.stream import REPLIES, REQUESTS
+from academy.exchange.verdict import Books, Verdict, judge
 from academy.identifier import AgentId, EntityId, UserId
 from academy.message import AcademyErrorResponse, ErrorCode
 from academy.stats import AgentStats
@@ -56,6 +57,7 @@ class _Report(msgspec.Struct, array_like=True):
 
     number: int
     known: list[bytes]
+    inc: int
     stats: tuple[int, int, int, int, int]
 
 
@@ -66,8 +68,7 @@ class Auditor:
         directory: The directory.
         router: Sends probes and reports.
         boxes: The mailboxes bound in this process.
-        keeps: Tells whether a message of a mailbox to another, given by its number,
-            has not left this process for good.
+        courier: Knows what is still on its way.
     """
 
     def __init__(
@@ -75,12 +76,12 @@ class Auditor:
         directory: Directory,
         router: Router,
         boxes: Mapping[EntityId, BoundMailbox],
-        keeps: Callable[[BoundMailbox, EntityId, int], bool],
+        courier: Courier,
     ) -> None:
         self._directory = directory
         self._router = router
         self._boxes = boxes
-        self._keeps = keeps
+        self._courier = courier
         self._loop = asyncio.get_running_loop()
         self._due: dict[tuple[EntityId, EntityId], float] = {}
         self._not_before: dict[tuple[EntityId, EntityId], float] = {}
@@ -195,16 +196,32 @@ class Auditor:
         if dest in self._boxes:
             self._audit_here(box, self._boxes[dest], requests)
             return
-        stream = box.stream(dest, REQUESTS).name
-        books = await self._directory.audit(dest, stream)
+        aged: list[Awaited] = []
+        inc = 0
+        for lane in (REQUESTS, REPLIES):
+            group = [awaited for awaited in requests if awaited.lane == lane]
+            if group:
+                books = await self._directory.audit(dest, box.stream(dest, lane).name)
+                aged += self._judge(box, books, group)
+                inc = books.inc
+        self._courier.newer(dest.uid, inc)
+        if aged:
+            self._due[box.uid, dest] = self._loop.time() + PROBE_AGE
+            await self._ask(box, dest, inc, aged)
+
+    def _judge(
+        self, box: BoundMailbox, books: Books, requests: list[Awaited]
+    ) -> list[Awaited]:
+        """Judge requests, and return those about which their taker is to be asked."""
         trust = self._loop.time() > self._trust_after
         aged = []
         for awaited in requests:
+            parcel = awaited.parcel
             verdict = judge(
                 books,
                 awaited.seq,
-                direct=awaited.direct,
-                kept=self._keeps(box, dest, awaited.seq),
+                direct=0 if parcel is None else parcel.inc,
+                kept=parcel is not None and parcel.kept,
                 trust_leases=trust,
             )
             if verdict in (Verdict.KEPT, Verdict.QUEUED, Verdict.TAKEN):
@@ -214,18 +231,16 @@ class Auditor:
                     aged.append(awaited)
             else:
                 self._suspect(box, awaited, verdict)
-        if aged:
-            self._due[box.uid, dest] = self._loop.time() + PROBE_AGE
-            await self._ask(box, dest, aged)
+        return aged
 
     def _audit_here(
         self, box: BoundMailbox, target: BoundMailbox, requests: list[Awaited]
     ) -> None:
         """Audit requests to a mailbox of this process."""
         waiting = target.waiting_tags()
-        stream = box.stream(target.uid, REQUESTS).name
         for awaited in requests:
             tag = awaited.header.tag
+            stream = box.stream(target.uid, awaited.lane).name
             if tag in target.ledger.open or tag in waiting:
                 awaited.strikes = 0
             elif target.received.former(stream, awaited.seq):
@@ -236,7 +251,7 @@ class Auditor:
                 self._suspect(box, awaited, Verdict.VANISHED)
 
     async def _ask(
-        self, box: BoundMailbox, dest: EntityId, requests: list[Awaited]
+        self, box: BoundMailbox, dest: EntityId, inc: int, requests: list[Awaited]
     ) -> None:
         try:
             report = await self._probe(
@@ -245,6 +260,9 @@ class Auditor:
         except TimeoutError:
             # Its lease lives, but its event loop does not answer: it is busy.
             logger.debug("%s is alive but does not answer: stalled", dest)
+            return
+        if report.inc != inc:
+            # Another one has the mailbox by now; the books will tell.
             return
         known = set(report.known)
         for awaited in requests:
@@ -256,7 +274,8 @@ class Auditor:
     def _suspect(self, box: BoundMailbox, awaited: Awaited, verdict: Verdict) -> None:
         """Count a bad sign; the second one in a row settles the request."""
         header = awaited.header
-        if header.tag not in box.ledger.awaited:
+        current = box.ledger.awaited.get(header.tag)
+        if current is not awaited or box.has_answer(header.tag):
             return
         awaited.strikes += 1
         if awaited.strikes < 2:
@@ -266,6 +285,7 @@ class Auditor:
             self._not_before[box.uid, header.dest] = due
             return
         self.settled += 1
+        self._courier.lines.withdraw(box, awaited)
         if verdict is Verdict.TERMINATED:
             box.report(header, terminated(header.dest, "", "maybe"))
         elif verdict is Verdict.PEER_LOST:
@@ -276,9 +296,11 @@ class Auditor:
             box.report(header, _lost(ErrorCode.REQUEST_LOST, header.dest, detail))
 
     def _expire(self, box: BoundMailbox, dest: EntityId, reason: str) -> None:
-        for header in box.ledger.awaiting(dest):
+        for awaited in box.ledger.awaiting(dest):
             self.settled += 1
-            box.report(header, terminated(dest, reason, "maybe"))
+            unsent = self._courier.lines.withdraw(box, awaited)
+            executed: Executed = "no" if unsent else "maybe"
+            box.report(awaited.header, terminated(dest, reason, executed))
 
     async def _probe(
         self, asker: BoundMailbox, dest: EntityId, tags: list[bytes]
@@ -306,10 +328,15 @@ class Auditor:
     def _answer(self, box: BoundMailbox, probe: _Probe) -> None:
         waiting = box.waiting_tags()
         tags = [uuid.UUID(bytes=t) for t in probe.tags if len(t) == 16]
-        known = [t.bytes for t in tags if t in box.ledger.open or t in waiting]
+        answering = self._courier.lines.answering(box)
+        known = [
+            t.bytes
+            for t in tags
+            if t in box.ledger.open or t in waiting or t.bytes in answering
+        ]
         s = box.ledger.stats(len(box.inbox))
         counts = (s.incoming, s.outgoing, s.completed, s.in_progress, s.queued)
-        report = msgspec.msgpack.encode(_Report(probe.number, known, counts))
+        report = msgspec.msgpack.encode(_Report(probe.number, known, box.inc, counts))
         self._router.control_soon(_asker(probe), REPORT, report)
 
 

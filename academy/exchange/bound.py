@@ -14,8 +14,8 @@ from academy.exchange.keys import entity_key
 from academy.exchange.ledger import Ledger
 from academy.exchange.stream import REPLIES, REQUESTS, Received, SendStream
 from academy.identifier import EntityId
+from academy.link.channel import Reason
 from academy.link.peer import Peer
-from academy.link.session import Reason
 from academy.message import AcademyErrorResponse, Header, Message
 from academy.serialize import Segment
 
@@ -34,7 +34,7 @@ class Delivery(NamedTuple):
         stream: Name of its stream; empty for what this process says itself.
         seq: Its number there.
         segments: The serialized message, to give it back.
-        local: Whether it never was in the queue on the server.
+        local: Whether its sender was a mailbox of this process, which keeps no copy.
         stamp: Incarnation that may have it already; 0 if none.
     """
 
@@ -59,7 +59,7 @@ class BoundMailbox:
         inc: Incarnation of this binding.
         received: What was taken before, per stream.
         on_want: Called when the consumer waits and the queue may have messages.
-        closed: Incarnation that was closed cleanly before this one; 0 if none was.
+        clean: Incarnations before it of which it is known what they took.
         on_bounce: Called with a request that another incarnation may have executed.
     """
 
@@ -70,7 +70,7 @@ class BoundMailbox:
         inc: int,
         received: Received,
         on_want: Callable[[BoundMailbox], None],
-        closed: int = 0,
+        clean: range = range(0),
         on_bounce: Callable[[BoundMailbox, Message[Any]], None] | None = None,
     ) -> None:
         self.uid = uid
@@ -92,7 +92,8 @@ class BoundMailbox:
         """How many reports this process awaits, whether the consumer waits or not."""
         self._on_want = on_want
         self._on_bounce = on_bounce
-        self._known_stamps = (0, inc, closed)
+        self.clean = clean
+        """Incarnations before it of which it is known what they took."""
         self._channels: dict[str, tuple[Peer, int]] = {}
         self._waiting = 0
         self._streams: dict[tuple[uuid.UUID, int], SendStream] = {}
@@ -142,6 +143,13 @@ class BoundMailbox:
         """Return the tags of the messages that the consumer has not taken."""
         return {d.message.tag for d in self.inbox.items()}
 
+    def has_answer(self, tag: uuid.UUID) -> bool:
+        """Return whether the answer to a request of this mailbox waits in the inbox."""
+        return any(
+            d.message.tag == tag and d.message.header.kind == "response"
+            for d in self.inbox.items()
+        )
+
     def accept(self, delivery: Delivery) -> None:
         """Put a message into the inbox; the caller has checked its number."""
         self.inbox.put(delivery)
@@ -180,25 +188,29 @@ class BoundMailbox:
     def detach(self) -> None:
         """End the channels to this mailbox: it is not here any more."""
         for peer, channel in self._channels.values():
+            # What was consumed is confirmed first: so the sender knows of the rest that
+            # it was not.
+            peer.session.acknowledge()
             peer.session.refuse(channel, Reason.NOT_HERE)
             peer.flush_soon()
         self._channels.clear()
 
     def _consume(self, delivery: Delivery) -> bool:
         """Note that the consumer has a message; return whether it may have it."""
-        known = delivery.stamp in self._known_stamps
+        stamp = delivery.stamp
+        known = stamp in (0, self.inc) or stamp in self.clean
         if not known and delivery.message.is_request() and self._on_bounce is not None:
             # Before it is confirmed, or the sender would take it for taken (R6).
             self._on_bounce(self, delivery.message)
         self.received.consumed(delivery.stream, delivery.seq)
-        self.confirm(delivery)
+        self.confirm(delivery.stream)
         return known
 
-    def confirm(self, delivery: Delivery) -> None:
-        """Tell the sender of a message that it need not keep it any more."""
-        channel = self._channels.get(delivery.stream)
+    def confirm(self, stream: str) -> None:
+        """Tell the sender of a stream what it need not keep any more."""
+        channel = self._channels.get(stream)
         if channel is not None:
-            channel[0].taken(channel[1], delivery.seq)
+            channel[0].taken(channel[1], self.received.taken(stream))
 
     async def caught_up(self, stream: SendStream, timeout: float) -> bool:
         """Wait until all of a stream that is in the queue has arrived here.

@@ -1,8 +1,7 @@
-"""Messages to other processes: the outbox of each stream, and the channels to peers.
+"""Messages to other processes: what the outbox of each stream decides, carried out.
 
-The courier asks the directory where a mailbox is, has the node link to that process,
-opens a channel for each stream that has something to say, and carries out what the
-outboxes decide. Without a node (the Redis exchange) everything goes through queues.
+A line may use a channel of a direct link, which `academy.exchange.links` finds and
+opens. Without links (the Redis exchange) everything goes through the queues.
 """
 
 from __future__ import annotations
@@ -11,8 +10,7 @@ import asyncio
 import logging
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 from academy.exception import (
     BackpressureTimeout,
@@ -23,62 +21,26 @@ from academy.exception import (
     PeerUnreachableError,
 )
 from academy.exchange.bound import BoundMailbox
+from academy.exchange.delivery_failure import doubtful, failure_body
+from academy.exchange.line import Line, Lines, Note
 from academy.exchange.mailbox import REQUEST, RESPONSE, make_entry
 from academy.exchange.outbox import Append, Effect, GiveUp, Outbox, Parcel, SendDirect
 from academy.exchange.queues import UNREACHABLE_TIMEOUT, NotRegisteredError, Queues
-from academy.exchange.stream import REQUESTS, SendStream
+from academy.exchange.server import Command
+from academy.exchange.stream import REPLIES, REQUESTS, SendStream
 from academy.identifier import EntityId
+from academy.link.channel import ChannelKey
 from academy.link.config import LinkConfig
-from academy.link.peer import Peer
-from academy.link.session import ChannelKey
-from academy.message import AcademyErrorResponse, ErrorCode, Header, Message
+from academy.message import Message
 from academy.serialize import Segment, detach
 from academy.task import Tasks
 
 logger = logging.getLogger(__name__)
 
-KeyT = TypeVar("KeyT")
-
 RECOVERY_TIMEOUT = 5.0
 """Seconds that a sender waits for a destination that a server has forgotten."""
 RECOVERY_PAUSE = 0.2
 """Seconds between two attempts meanwhile."""
-
-
-@dataclass(slots=True)
-class _Note:
-    """What the courier keeps with a parcel.
-
-    Attributes:
-        header: Header of the message.
-        accepted: Set when the message is on its way; `None` if nobody waits.
-    """
-
-    header: Header
-    accepted: asyncio.Future[None] | None = None
-
-
-@dataclass(slots=True, eq=False)
-class Line:
-    """A stream to another process: its outbox, and the channel it may go by.
-
-    Attributes:
-        box: The sending mailbox.
-        dest: The mailbox it goes to.
-        key: Its channel.
-        outbox: What is on the way.
-        peer: The process that the channel is, or was last, open to.
-        timer: Next look at the outbox.
-        empty: Set while nothing is on the way.
-    """
-
-    box: BoundMailbox
-    dest: EntityId
-    key: ChannelKey
-    outbox: Outbox
-    peer: Peer | None = None
-    timer: asyncio.TimerHandle | None = None
-    empty: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class Courier:
@@ -98,14 +60,14 @@ class Courier:
     ) -> None:
         self._queues = queues
         self._config = config
-        self.seek: Callable[[Line], None] | None = None
-        """Finds the process of a line's destination, and links to it."""
         self._restore = restore
         self._loop = asyncio.get_running_loop()
         self._tasks = Tasks("exchange-courier")
-        self._lines: dict[ChannelKey, Line] = {}
-        self._by_box: dict[BoundMailbox, set[Line]] = {}
-        self._by_dest: dict[uuid.UUID, set[Line]] = {}
+        self.lines = Lines()
+        self.seek: Callable[[Line], None] = lambda line: None
+        """Finds a direct way for a line that has none."""
+
+    # Sending
 
     async def send(
         self,
@@ -160,6 +122,8 @@ class Courier:
     async def _submit(
         self, line: Line, message: Message[Any], segments: list[Segment]
     ) -> None:
+        if line.outbox.incarnation == 0:
+            self.seek(line)
         kind = REQUEST if message.is_request() else RESPONSE
         now = self._loop.time()
         # Copied where it is not immutable: it may be sent again after this returns.
@@ -167,15 +131,19 @@ class Courier:
             kind, message.tag.bytes, detach(segments), now
         )
         line.empty.clear()
-        note = _Note(message.header)
+        note = Note(message.header)
         parcel.note = note
-        line.box.ledger.sending(message.header, since=now, seq=parcel.seq)
+        line.box.ledger.sending(
+            message.header,
+            since=now,
+            lane=line.key.lane,
+            seq=parcel.seq,
+            parcel=parcel,
+        )
         if effects == [SendDirect(parcel)]:
             self._run(line, effects)
             return
         note.accepted = self._loop.create_future()
-        if line.outbox.incarnation == 0 and self.seek is not None:
-            self.seek(line)
         self._run(line, effects)
         await self._accepted(line, parcel, note.accepted)
 
@@ -203,7 +171,7 @@ class Courier:
         self, box: BoundMailbox, stream: SendStream, dest: EntityId, lane: int
     ) -> Line:
         key = ChannelKey(box.uid.uid, box.inc, dest.uid, lane)
-        line = self._lines.get(key)
+        line = self.lines.get(key)
         if line is None:
             windowed = lane == REQUESTS
             outbox = Outbox(
@@ -212,32 +180,80 @@ class Courier:
                 self._config.window_bytes,
             )
             line = Line(box, dest, key, outbox)
-            self._lines[key] = line
-            self._by_box.setdefault(box, set()).add(line)
-            self._by_dest.setdefault(dest.uid, set()).add(line)
+            self.lines.add(line)
         return line
-
-    def keeps(self, box: BoundMailbox, dest: EntityId, seq: int) -> bool:
-        """Return whether a request has not been confirmed or queued yet."""
-        key = ChannelKey(box.uid.uid, box.inc, dest.uid, REQUESTS)
-        line = self._lines.get(key)
-        return line is not None and line.outbox.keeps(seq)
 
     # What becomes of lines
 
-    def lines_to(self, dest: uuid.UUID) -> list[Line]:
-        """Return the lines to a mailbox."""
-        return list(self._by_dest.get(dest, ()))
+    def open(self, line: Line, inc: int, accepted: int) -> bool:
+        """Use a channel that the peer has accepted, unless it is a former owner."""
+        if inc < line.known:
+            self.leave(line, grace=False)
+            return False
+        line.known = inc
+        self._run(line, line.outbox.channel_open(inc, accepted, self._loop.time()))
+        return True
 
-    def lines_by(self, peer: Peer) -> list[Line]:
-        """Return the lines whose channel is, or was last, open to a peer."""
-        return [line for line in self._lines.values() if line.peer is peer]
+    def taken(self, line: Line, seq: int) -> None:
+        """Note what the consumer at the end of a channel has taken."""
+        _, effects = line.outbox.taken(seq, self._loop.time())
+        self._run(line, effects)
+
+    def rejected(self, line: Line) -> None:
+        """Note that the incarnation which a channel was open to has ended it."""
+        line.peer = None
+        self.lines.place(line, b"")
+        now = self._loop.time()
+        self._run(line, line.outbox.channel_lost(now, grace=False, ended=True))
+
+    def leave(self, line: Line, *, grace: bool) -> None:
+        """Give the channel of a line up.
+
+        Args:
+            line: The line.
+            grace: Whether there may be another one soon.
+        """
+        if line.peer is not None:
+            line.peer.session.close(line.key)
+            line.peer.flush_soon()
+            line.peer = None
+        self._run(line, line.outbox.channel_lost(self._loop.time(), grace=grace))
+
+    def newer(self, dest: uuid.UUID, inc: int) -> None:
+        """Leave channels to former incarnations of a mailbox that has this one.
+
+        A former one that has not heard of it yet would take what is sent to it, also
+        the answers to requests of the newer one.
+        """
+        for line in self.lines.to(dest):
+            line.known = max(line.known, inc)
+            if 0 < line.outbox.incarnation < inc:
+                self.lines.place(line, b"")
+                self.leave(line, grace=False)
+                self.seek(line)
+
+    def lost(self, process: bytes, detail: str) -> None:
+        """Fail the requests that a process had which is gone; keep the others."""
+        for line in self.lines.at(process):
+            error = PeerLostError(line.dest, "maybe", detail)
+            for awaited in list(line.box.ledger.awaited.values()):
+                parcel = awaited.parcel
+                sent = parcel is not None and 0 < parcel.inc == line.known
+                if parcel is None or not sent or awaited.header.dest != line.dest:
+                    continue
+                if not line.box.has_answer(awaited.header.tag):
+                    line.outbox.drop(parcel)
+                    self._failed(line, parcel, error)
+            self.lines.place(line, b"")
+
+    def gone(self, dest: uuid.UUID) -> None:
+        """Let what is on its way to a mailbox that is closed for good be refused."""
+        lines = self.lines.to(dest)
+        self._tasks.spawn(self._end(lines, UNREACHABLE_TIMEOUT), name=f"gone-{dest}")
 
     def drop(self, line: Line) -> None:
         """Forget a line; what is on the way is given up."""
-        self._lines.pop(line.key, None)
-        _discard(self._by_box, line.box, line)
-        _discard(self._by_dest, line.dest.uid, line)
+        self.lines.remove(line)
         if line.timer is not None:
             line.timer.cancel()
         if line.peer is not None:
@@ -249,17 +265,21 @@ class Courier:
 
         What is not confirmed within the time goes into queues.
         """
-        lines = list(self._by_box.get(box, ()))
-        busy = [line for line in lines if len(line.outbox)]
-        await self._drained(busy, timeout)
-        for line in busy:
-            self.channel_lost(line, grace=False)
-        await self._drained(busy, timeout)
+        lines = self.lines.of(box)
+        await self._drained(lines, timeout)
+        await self._end(lines, timeout)
+
+    async def _end(self, lines: list[Line], timeout: float) -> None:
+        """Put what is on the way into queues, and forget the lines."""
+        for line in lines:
+            self.leave(line, grace=False)
+        await self._drained(lines, timeout)
         for line in lines:
             self.drop(line)
 
     async def _drained(self, lines: list[Line], timeout: float) -> None:
-        waits = [self._loop.create_task(line.empty.wait()) for line in lines]
+        busy = [line for line in lines if len(line.outbox)]
+        waits = [self._loop.create_task(line.empty.wait()) for line in busy]
         if waits:
             _, late = await asyncio.wait(waits, timeout=timeout)
             for wait in late:
@@ -267,37 +287,9 @@ class Courier:
 
     async def close(self) -> None:
         """Give up all lines."""
-        for line in list(self._lines.values()):
+        for line in self.lines.all():
             self.drop(line)
         await self._tasks.cancel()
-
-    # What sessions say
-
-    def channel_open(self, key: ChannelKey, inc: int, accepted: int) -> None:
-        """Use a channel that the peer has accepted."""
-        line = self._lines.get(key)
-        if line is not None:
-            now = self._loop.time()
-            self._run(line, line.outbox.channel_open(inc, accepted, now))
-
-    def taken(self, key: ChannelKey, seq: int) -> None:
-        """Note what a peer's consumer has taken."""
-        line = self._lines.get(key)
-        if line is not None:
-            _, effects = line.outbox.taken(seq, self._loop.time())
-            self._run(line, effects)
-
-    def rejected(self, key: ChannelKey) -> None:
-        """Stop to use a channel that the peer has ended: the mailbox is elsewhere."""
-        line = self._lines.get(key)
-        if line is not None:
-            line.peer = None
-            self.channel_lost(line, grace=False)
-
-    def channel_lost(self, line: Line, *, grace: bool) -> None:
-        """Stop to use the channel of a line."""
-        effects = line.outbox.channel_lost(self._loop.time(), grace=grace)
-        self._run(line, effects)
 
     # Effects
 
@@ -309,7 +301,7 @@ class Courier:
                 case Append(parcel, stamp):
                     self._append(line, parcel, stamp)
                 case GiveUp(parcel):
-                    executed: Executed = "maybe" if parcel.inc else "no"
+                    executed: Executed = "no" if parcel.fresh else "maybe"
                     detail = "neither the process nor the Redis server answers"
                     error = PeerUnreachableError(line.dest, executed, detail)
                     self._failed(line, parcel, error)
@@ -327,74 +319,54 @@ class Courier:
 
     def _send_direct(self, line: Line, parcel: Parcel) -> None:
         assert line.peer is not None
-        awaited = line.box.ledger.awaited.get(parcel.note.header.tag)
-        if awaited is not None:
-            awaited.direct = parcel.inc
         line.peer.session.send(line.key, parcel.seq, parcel.segments)
         line.peer.flush_soon()
-        self._set_accepted(parcel)
+        _set_accepted(parcel)
 
     def _append(self, line: Line, parcel: Parcel, stamp: int) -> None:
+        if line.key.lane == REPLIES:
+            # One that arrives twice, or that nobody awaits, is dropped there.
+            stamp = 0
+        name = line.outbox.stream.name
         entry = make_entry(
-            line.outbox.stream.name,
-            parcel.seq,
-            parcel.kind,
-            parcel.tag,
-            parcel.segments,
-            stamp,
+            name, parcel.seq, parcel.kind, parcel.tag, parcel.segments, stamp
         )
-        reply = self._queues.post(line.box, line.dest, entry)
+        command = self._queues.post(line.box, line.dest, entry)
         self._tasks.spawn(
-            self._appended(line, parcel, reply), name=f"append-{parcel.seq}"
+            self._appended(line, parcel, command), name=f"append-{parcel.seq}"
         )
 
-    async def _appended(
-        self, line: Line, parcel: Parcel, reply: asyncio.Future[Any]
-    ) -> None:
+    async def _appended(self, line: Line, parcel: Parcel, command: Command) -> None:
         error: ExchangeError | None = None
         try:
-            stamp = await self._queues.accepted(line.box, line.dest, reply)
-            awaited = line.box.ledger.awaited.get(parcel.note.header.tag)
-            if awaited is not None:
-                awaited.direct = stamp
+            parcel.inc = await self._queues.accepted(line.box, line.dest, command)
         except ExchangeError as e:
-            error = e
+            # Nobody has it only if it was never sent directly, and asked for once.
+            nobody = parcel.fresh and command.attempts <= 1
+            error = e if nobody else doubtful(line.dest, e)
         arrived = error is None or (
             isinstance(error, PeerUnreachableError) and error.executed == "maybe"
         )
         effects = line.outbox.appended(parcel, self._loop.time(), arrived=arrived)
         if error is None:
-            self._set_accepted(parcel)
+            _set_accepted(parcel)
         else:
             self._failed(line, parcel, error)
         self._run(line, effects)
 
-    def _set_accepted(self, parcel: Parcel) -> None:
-        accepted = parcel.note.accepted
-        if accepted is not None and not accepted.done():
-            accepted.set_result(None)
-
     def _failed(self, line: Line, parcel: Parcel, error: ExchangeError) -> None:
         """Tell who waits: the sender, or those who wait for the answer."""
-        accepted = parcel.note.accepted
-        if accepted is not None and not accepted.done():
-            accepted.set_exception(error)
+        if line.failed(parcel, error):
             return
-        header: Header = parcel.note.header
-        if header.tag not in line.box.ledger.awaited:
+        header = parcel.note.header
+        awaited = line.box.ledger.awaited.get(header.tag)
+        if awaited is None or awaited.parcel is not parcel:
             logger.debug("A message to %s was lost: %s", line.dest, error)
             return
-        lost = isinstance(error, PeerLostError)
-        body = AcademyErrorResponse(
-            error_code=ErrorCode.PEER_LOST if lost else ErrorCode.REQUEST_LOST,
-            mailbox_id=line.dest,
-            detail=str(error),
-        )
-        line.box.report(header, body)
+        line.box.report(header, failure_body(line.dest, error))
 
 
-def _discard(index: dict[KeyT, set[Line]], key: KeyT, line: Line) -> None:
-    lines = index.get(key, set())
-    lines.discard(line)
-    if not lines:
-        index.pop(key, None)
+def _set_accepted(parcel: Parcel) -> None:
+    accepted = parcel.note.accepted
+    if accepted is not None and not accepted.done():
+        accepted.set_result(None)

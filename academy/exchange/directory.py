@@ -66,13 +66,26 @@ class Binding(NamedTuple):
         inc: The new incarnation.
         marks: How far the streams to the mailbox were taken.
         mro: Class names of the agent, nearest first.
-        closed: The incarnation that was closed cleanly last; 0 if none was.
+        clean: The incarnations before it of which it is known what they took, for
+            they closed cleanly, one after the other.
     """
 
     inc: int
     marks: dict[str, Mark]
     mro: tuple[str, ...]
-    closed: int
+    clean: range
+
+
+class Location(NamedTuple):
+    """Where a mailbox is.
+
+    Attributes:
+        inc: Its incarnation.
+        addresses: Where its process can be reached.
+    """
+
+    inc: int
+    addresses: Addresses
 
 
 class Directory:
@@ -104,8 +117,9 @@ class Directory:
         """
         reply = await self._call("bind", entity_key(uid), process)
         check_reply(uid, reply)
-        marks, mro = parse_marks(reply[2]), _classes(reply[3])
-        return Binding(int(reply[1]), marks, mro, int(reply[4]))
+        since, closed = int(reply[4]), int(reply[5])
+        clean = range(since, closed + 1) if closed else range(0)
+        return Binding(int(reply[1]), parse_marks(reply[2]), _classes(reply[3]), clean)
 
     async def reassert(
         self,
@@ -183,7 +197,7 @@ class Directory:
         reply = await self._call("audit", entity_key(uid), stream)
         if reply[0] == b"terminated":
             return Books("terminated", 0, False, 0, 0, Mark())
-        appended, seq, inc, base = reply[5]
+        appended, seq, inc, base = reply[6]
         mark = Mark(int(seq), int(inc), int(base))
         return Books(
             state=reply[0].decode(),
@@ -192,20 +206,32 @@ class Directory:
             waiting=int(reply[3]),
             appended=int(appended),
             taken=mark,
-            closed=int(reply[4]),
+            since=int(reply[4]),
+            closed=int(reply[5]),
         )
 
-    async def locate(self, uid: EntityId) -> Addresses | None:
-        """Return where the process is that has a mailbox bound, if a live one has."""
-        (fields,) = await self._call("resolve", entity_key(uid))
-        value = _process(fields[9]).get("addresses")
-        if int(fields[3]) <= 0 or value is None:
+    async def locate(self, uid: EntityId, process: str) -> Location | None:
+        """Return where a mailbox is bound, if a live process has it.
+
+        From now on, the process that asks is told when it moves.
+        """
+        inc, lease = await self._call("locate", entity_key(uid), process)
+        addresses = _process(lease).get("addresses")
+        if addresses is None:
             return None
         try:
-            return Addresses.from_dict(value)
+            return Location(int(inc), Addresses.from_dict(addresses))
         except ValueError as e:
             logger.warning("%s has published damaged addresses: %s", uid, e)
             return None
+
+    async def bury(self, process: str) -> None:
+        """End the lease of a process that was seen to be gone."""
+        await self._call("leave", process)
+
+    async def challenge(self, process: str, seconds: float) -> None:
+        """Shorten the lease of a process: if it lives, it renews it in that time."""
+        await self._call("challenge", process, int(seconds * 1000))
 
     async def beat(self, uid: EntityId) -> None:
         """Note that a mailbox is alive now."""

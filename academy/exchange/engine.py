@@ -12,7 +12,6 @@ import logging
 import os
 import platform
 import uuid
-from typing import Any
 
 from academy import __version__
 from academy.exception import (
@@ -25,12 +24,13 @@ from academy.exchange.audit import Auditor
 from academy.exchange.bound import BoundMailbox, Delivery
 from academy.exchange.connection import RedisConnectionInfo
 from academy.exchange.courier import Courier
+from academy.exchange.detector import FailureDetector
 from academy.exchange.directory import Directory, new_process_id, process_value
 from academy.exchange.keys import Keys, base32_to_uuid, entity_key
 from academy.exchange.lease import Lease
 from academy.exchange.links import Links
-from academy.exchange.mailbox import PROBE, REPORT, Entry
 from academy.exchange.queues import NotRegisteredError, Queues
+from academy.exchange.receiver import Receiver
 from academy.exchange.router import Router, terminated
 from academy.exchange.secret import (
     NamespaceSecret,
@@ -38,12 +38,13 @@ from academy.exchange.secret import (
     secret_from_environment,
 )
 from academy.exchange.server import Server, ServerUnavailableError
-from academy.exchange.stream import Offer, Received
+from academy.exchange.stream import Received
 from academy.exchange.wake import News, WakeReader
 from academy.identifier import EntityId
+from academy.link.address import Addresses
 from academy.link.config import LinkConfig
 from academy.link.node import Node
-from academy.message import AcademyErrorResponse, ErrorCode, Message, decode
+from academy.message import AcademyErrorResponse, ErrorCode, decode
 from academy.task import Tasks
 
 logger = logging.getLogger(__name__)
@@ -86,23 +87,25 @@ class Engine:
         self._by_uid: dict[uuid.UUID, BoundMailbox] = {}
         self._tasks = Tasks("exchange-engine")
         config = LinkConfig()
-        self.links: Links | None = None
         self.courier = Courier(self.queues, config, self._restore)
+        self.router = Router(self.process, self.queues, self.boxes, self.courier)
+        self.auditor = Auditor(self.directory, self.router, self.boxes, self.courier)
+        self._receiver = Receiver(
+            self.queues, self.router, self.auditor, self.courier.newer
+        )
+        self._detector = FailureDetector(self.directory, self.courier, self.auditor)
+        self.links: Links | None = None
         if direct:
             process = bytes.fromhex(self.process)
-            keys_of = self._keys_of
             self.links = Links(
                 self.directory,
                 self._by_uid,
-                self._bounce,
-                lambda links: Node(process, namespace, keys_of, links, config),
+                self.courier,
+                self._receiver,
+                self._link_lost,
+                lambda links: Node(process, namespace, self._keys_of, links, config),
             )
-            self.links.courier = self.courier
             self.courier.seek = self.links.seek
-        self.router = Router(self.process, self.queues, self.boxes, self.courier)
-        self.auditor = Auditor(
-            self.directory, self.router, self.boxes, self.courier.keeps
-        )
         self._reader = WakeReader(info, keys.wake(self.process))
         self._lease = Lease(info, keys.prefix, self.process, self._lease_lost)
         self._restoring: asyncio.Task[None] | None = None
@@ -137,6 +140,7 @@ class Engine:
         await self.courier.close()
         if self.links is not None:
             await self.links.close()
+        await self._detector.close()
         await self._lease.close()
         with contextlib.suppress(ExchangeError):
             await self.server.call("leave", self.process, timeout=5.0, stall=STALL)
@@ -158,9 +162,9 @@ class Engine:
             self._drop(former)
             former.fence()
             await self._release(former, TAKEN_OVER)
-        inc, marks, mro, closed = await self.directory.bind(uid, self.process)
-        received = Received(inc, marks)
-        box = BoundMailbox(uid, mro, inc, received, self._want, closed, self._bounce)
+        inc, marks, mro, clean = await self.directory.bind(uid, self.process)
+        received, bounce = Received(inc, marks), self._receiver.bounce
+        box = BoundMailbox(uid, mro, inc, received, self._want, clean, bounce)
         former = self.boxes.get(uid)
         if former is not None:
             self._fenced(former)
@@ -245,7 +249,7 @@ class Engine:
             while box.wanting:
                 box.dirty = False
                 for entry in await self.queues.take(box):
-                    self._receive(box, entry)
+                    self._receiver.queued(box, entry)
         except FencedError:
             self._fenced(box)
         except MailboxTerminatedError as e:
@@ -260,39 +264,6 @@ class Engine:
             logger.warning("%s could not take its messages: %s", box.uid, e)
             box.dirty = True
             asyncio.get_running_loop().call_later(TAKE_AGAIN, box.wake)
-
-    def _receive(self, box: BoundMailbox, entry: Entry) -> None:
-        offer = box.received.offer(entry.stream, entry.seq)
-        if entry.kind in (PROBE, REPORT):
-            if offer is Offer.NEW:
-                box.received.consumed(entry.stream, entry.seq)
-                self.auditor.heard(box, entry)
-            return
-        try:
-            segments = entry.segments()
-            message = decode(segments)
-        except IncompatibleNetworkProtocolError as e:
-            logger.warning("%s received a message it cannot read: %s", box.uid, e)
-            self.queues.refuse(box.uid)
-            return
-        except ValueError:
-            self.queues.refuse(box.uid)
-            return
-        if offer is Offer.NEW:
-            box.accept(
-                Delivery(message, entry.stream, entry.seq, segments, stamp=entry.stamp)
-            )
-        elif offer is Offer.FORMER and message.is_request():
-            self._bounce(box, message)
-
-    def _bounce(self, box: BoundMailbox, message: Message[Any]) -> None:
-        """Answer a request that a former incarnation may have executed."""
-        lost = AcademyErrorResponse(
-            error_code=ErrorCode.PEER_LOST,
-            mailbox_id=box.uid,
-            detail="the process that had taken the request is gone",
-        )
-        self.router.respond_soon(message.header, lost)
 
     # News
 
@@ -315,6 +286,8 @@ class Engine:
             self._mailbox_gone(news.entity, news.text)
         elif news.kind in ("b", "c"):
             self._moved(news.entity)
+            if news.kind == "b":
+                self.courier.newer(base32_to_uuid(news.entity), news.inc)
             self.auditor.look_at(news.entity)
         elif news.kind == "gap":
             self._restore()
@@ -331,8 +304,6 @@ class Engine:
         for delivery in untaken:
             if delivery.local:
                 self.router.resend_soon(box.uid, delivery)
-                # Its sender need not look after it any more.
-                box.confirm(delivery)
 
     def _mailbox_gone(self, key: str, reason: str) -> None:
         box = self._by_key.get(key)
@@ -343,6 +314,7 @@ class Engine:
             self._refuse(box, box.untaken(), reason)
         self._moved(key)
         self.auditor.terminated(key, reason)
+        self.courier.gone(base32_to_uuid(key))
         self.router.forget_dest(base32_to_uuid(key))
 
     def _refuse(self, box: BoundMailbox, untaken: list[Delivery], reason: str) -> None:
@@ -364,6 +336,10 @@ class Engine:
     def _moved(self, key: str) -> None:
         if self.links is not None:
             self.links.forget(base32_to_uuid(key))
+
+    def _link_lost(self, theirs: Addresses, refused: bool) -> None:
+        here = self.links is not None and self.links.mine.host == theirs.host
+        self._detector.link_lost(theirs, same_host=here, refused=refused)
 
     def _keys_of(self) -> list[bytes]:
         return [secret.stored() for secret in self._secrets]

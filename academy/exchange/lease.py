@@ -16,8 +16,8 @@ logger = logging.getLogger(__name__)
 
 LEASE = 10.0
 """Seconds after its last renewal at which a process counts as gone."""
-RENEWAL = 2.5
-"""Seconds between two renewals."""
+RENEWAL = 2.0
+"""Seconds between two renewals; less than the time that a challenge gives."""
 RETRY = 0.25
 """Seconds between two attempts when the server does not answer."""
 

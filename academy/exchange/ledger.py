@@ -5,6 +5,8 @@ from __future__ import annotations
 import uuid
 from dataclasses import dataclass
 
+from academy.exchange.outbox import Parcel
+from academy.exchange.stream import REQUESTS
 from academy.identifier import EntityId
 from academy.message import Header
 from academy.stats import AgentStats
@@ -17,16 +19,18 @@ class Awaited:
     Attributes:
         header: Header of the request.
         since: When it was sent, by a monotonic clock in seconds.
+        lane: Lane of its stream.
         seq: Its number in the stream to its destination.
-        direct: Incarnation of the destination that it was sent to directly; 0 if it
-            went into the queue.
+        parcel: The same in the sender's outbox; `None` for a destination in this
+            process.
         strikes: How many audits in a row found nobody who knows it.
     """
 
     header: Header
     since: float = 0.0
+    lane: int = REQUESTS
     seq: int = 0
-    direct: int = 0
+    parcel: Parcel | None = None
     strikes: int = 0
 
 
@@ -57,11 +61,19 @@ class Ledger:
         self.open[header.tag] = header
         return True
 
-    def sending(self, header: Header, *, since: float = 0.0, seq: int = 0) -> None:
+    def sending(
+        self,
+        header: Header,
+        *,
+        since: float = 0.0,
+        lane: int = REQUESTS,
+        seq: int = 0,
+        parcel: Parcel | None = None,
+    ) -> None:
         """Enter a message that is about to be sent from here."""
         if header.kind == "request":
             self.outgoing += 1
-            self.awaited[header.tag] = Awaited(header, since, seq)
+            self.awaited[header.tag] = Awaited(header, since, lane, seq, parcel)
         elif self.open.pop(header.tag, None) is not None:
             self.completed += 1
 
@@ -69,9 +81,9 @@ class Ledger:
         """Note that nobody waits for the answer to a request any more."""
         self.awaited.pop(tag, None)
 
-    def awaiting(self, uid: EntityId) -> list[Header]:
+    def awaiting(self, uid: EntityId) -> list[Awaited]:
         """Return the requests to an entity whose answers have not come."""
-        return [a.header for a in self.awaited.values() if a.header.dest == uid]
+        return [a for a in self.awaited.values() if a.header.dest == uid]
 
     def stats(self, queued: int) -> AgentStats:
         """Return the counts, given how many messages wait in the queue."""

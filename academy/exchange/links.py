@@ -6,20 +6,16 @@ import asyncio
 import logging
 import uuid
 from collections.abc import Callable, Mapping
-from typing import Any
 
-from academy.exception import ExchangeError, IncompatibleNetworkProtocolError
-from academy.exchange.bound import BoundMailbox, Delivery
-from academy.exchange.courier import Courier, Line
+from academy.exception import ExchangeError
+from academy.exchange.bound import BoundMailbox
+from academy.exchange.courier import Courier
 from academy.exchange.directory import Directory
-from academy.exchange.keys import uuid_to_base32
-from academy.exchange.stream import Offer, stream_name
+from academy.exchange.line import Line
+from academy.exchange.receiver import Receiver, stream_of
 from academy.identifier import EntityId
 from academy.link.address import Addresses
-from academy.link.host import addresses_of
-from academy.link.node import Node
-from academy.link.peer import Peer
-from academy.link.session import (
+from academy.link.channel import (
     Accepted,
     ChannelKey,
     ChannelOffered,
@@ -30,7 +26,9 @@ from academy.link.session import (
     Taken,
     Told,
 )
-from academy.message import Message, decode
+from academy.link.host import addresses_of
+from academy.link.node import Node
+from academy.link.peer import Peer
 from academy.task import Tasks
 
 logger = logging.getLogger(__name__)
@@ -45,7 +43,10 @@ class Links:
     Args:
         directory: The directory.
         by_uid: The mailboxes bound in this process, by their UUID.
-        bounce: Called with a request that a former incarnation may have executed.
+        courier: Sends on the channels.
+        receiver: Takes what comes on channels.
+        on_lost: Called when the link to a process has ended or could not be made,
+            with where that process was, and whether its host refuses connections.
         node: Makes the node, given its handler.
     """
 
@@ -53,21 +54,23 @@ class Links:
         self,
         directory: Directory,
         by_uid: Mapping[uuid.UUID, BoundMailbox],
-        bounce: Callable[[BoundMailbox, Message[Any]], None],
+        courier: Courier,
+        receiver: Receiver,
+        on_lost: Callable[[Addresses, bool], None],
         node: Callable[[Links], Node],
     ) -> None:
         self._directory = directory
         self._by_uid = by_uid
-        self._bounce = bounce
-        self.refused = 0
-        """Messages that could not be read, or were in a wrong name."""
+        self._courier = courier
+        self._lines = courier.lines
+        self._receiver = receiver
+        self._on_lost = on_lost
         self._loop = asyncio.get_running_loop()
         self._tasks = Tasks("exchange-links")
         self._where: dict[uuid.UUID, bytes] = {}
         self._addresses: dict[bytes, Addresses] = {}
         self._seeking: dict[uuid.UUID, float] = {}
         self.node = node(self)
-        self.courier: Courier
         self.mine: Addresses
 
     async def open(self) -> Addresses:
@@ -85,13 +88,14 @@ class Links:
 
     def seek(self, line: Line) -> None:
         """Link to the process that has the destination of a line, if that is known."""
-        process = self._where.get(line.dest.uid)
+        dest = line.dest.uid
+        process = self._where.get(dest)
         if process is not None:
             self._use(line, process)
             return
         now = self._loop.time()
-        if self._seeking.get(line.dest.uid, 0.0) <= now:
-            self._seeking[line.dest.uid] = now + SEEK_PAUSE
+        if self._seeking.get(dest, 0.0) <= now:
+            self._seeking[dest] = now + SEEK_PAUSE
             self._tasks.spawn(self._locate(line.dest), name=f"locate-{line.dest}")
 
     def forget(self, dest: uuid.UUID) -> None:
@@ -101,25 +105,52 @@ class Links:
 
     async def _locate(self, dest: EntityId) -> None:
         try:
-            addresses = await self._directory.locate(dest)
+            found = await self._directory.locate(dest, self.node.process.hex())
         except ExchangeError as e:
             logger.debug("%s could not be located: %s", dest, e)
             return
-        if addresses is None:
+        if found is None:
             return
-        process = bytes.fromhex(addresses.process)
+        process = bytes.fromhex(found.addresses.process)
         self._where[dest.uid] = process
-        self._addresses[process] = addresses
-        for line in self.courier.lines_to(dest.uid):
+        self._addresses.setdefault(process, found.addresses)
+        self._forget_unused()
+        self._courier.newer(dest.uid, found.inc)
+        for line in self._lines.to(dest.uid):
             self._use(line, process)
 
+    def _forget_unused(self) -> None:
+        used = {*self._where.values(), *self.node.peers}
+        if len(self._addresses) > 2 * len(used) + 16:
+            kept = {p: a for p, a in self._addresses.items() if p in used}
+            self._addresses = kept
+
     def _use(self, line: Line, process: bytes) -> None:
-        """Open the channel of a line to a process, linking to that first."""
+        """Have a line go by the link to a process; dial that if there is none."""
         if process == self.node.process:
             return
-        peer = self.node.connect(process, self.mine, self._addresses[process])
-        line.peer = peer
-        if peer.usable:
+        if line.process != process:
+            self._lines.place(line, process)
+            if line.peer is not None:
+                self._courier.leave(line, grace=False)
+        peer = self._connect(process)
+        if peer is None:
+            self.forget(line.dest.uid)
+        elif peer.usable:
+            self._open(line, peer)
+        elif self.node.is_dialling(process):
+            line.outbox.expect(self._loop.time())
+
+    def _connect(self, process: bytes) -> Peer | None:
+        """Return the peer of a process, dialling it if that makes sense."""
+        addresses = self._addresses.get(process)
+        if addresses is None:
+            return self.node.peers.get(process)
+        return self.node.connect(process, self.mine, addresses)
+
+    def _open(self, line: Line, peer: Peer) -> None:
+        if line.peer is None:
+            line.peer = peer
             peer.session.open(line.key)
             peer.flush_soon()
 
@@ -127,66 +158,60 @@ class Links:
 
     def link_up(self, peer: Peer) -> None:
         """Open the channels of the lines that wait for this peer."""
-        for line in self.courier.lines_by(peer):
-            peer.session.open(line.key)
-        peer.flush_soon()
+        for line in self._lines.at(peer.process):
+            self._open(line, peer)
 
     def link_down(self, peer: Peer, *, may_return: bool) -> None:
         """Take the other way, or wait for a moment if the link may come back."""
-        lines = self.courier.lines_by(peer)
+        lines = self._lines.at(peer.process)
         for line in lines:
-            # A suspected peer may be heard again; then the channel is opened anew.
-            peer.session.close(line.key)
-            self.courier.channel_lost(line, grace=may_return)
+            self._courier.leave(line, grace=may_return)
         addresses = self._addresses.get(peer.process)
-        if may_return and lines and addresses is not None:
+        if addresses is None:
+            return
+        if may_return and lines:
             self.node.connect(peer.process, self.mine, addresses)
+        if not peer.suspected:
+            self._on_lost(addresses, peer.refused)
 
     def session_event(self, peer: Peer, event: Event) -> None:
         """React to what the session with a peer says."""
         match event:
-            case Received():
-                self._received(peer, event)
+            case Received(_, key, seq, segments):
+                box = self._by_uid.get(key.dest)
+                if box is not None and not box.ended:
+                    self._receiver.direct(box, key, seq, list(segments))
             case Taken(key, seq):
-                self.courier.taken(key, seq)
+                line = self._line(peer, key)
+                if line is not None:
+                    self._courier.taken(line, seq)
             case Accepted(key, inc, accepted):
-                self.courier.channel_open(key, inc, accepted)
+                line = self._line(peer, key)
+                if line is not None and not self._courier.open(line, inc, accepted):
+                    self.forget(key.dest)
             case Rejected(key):
-                self.forget(key.dest)
-                self.courier.rejected(key)
+                line = self._line(peer, key)
+                if line is not None:
+                    self.forget(key.dest)
+                    self._courier.rejected(line)
             case ChannelOffered(channel, key):
                 self._offered(peer, channel, key)
             case Told():
                 logger.debug("A peer sent a control message that is not known here")
 
-    # Receiving
+    def _line(self, peer: Peer, key: ChannelKey) -> Line | None:
+        """Return the line of a channel, if it goes by this peer now."""
+        line = self._lines.get(key)
+        return line if line is not None and line.peer is peer else None
 
     def _offered(self, peer: Peer, channel: int, key: ChannelKey) -> None:
+        self._courier.newer(key.src, key.src_inc)
+        # Whoever sends from there can be answered there, if that is not a former owner.
+        self._where[key.src] = peer.process
         box = self._by_uid.get(key.dest)
         if box is None or box.ended:
             peer.session.refuse(channel, Reason.NOT_HERE)
             return
-        name = stream_name(uuid_to_base32(key.src), key.src_inc, key.lane)
+        name = stream_of(key)
         peer.session.accept(channel, box.inc, box.received.accepted(name))
         box.attach(name, peer, channel)
-
-    def _received(self, peer: Peer, event: Received) -> None:
-        box = self._by_uid.get(event.key.dest)
-        if box is None or box.ended:
-            return
-        key = event.key
-        name = stream_name(uuid_to_base32(key.src), key.src_inc, key.lane)
-        try:
-            message = decode(event.segments)
-        except (ValueError, IncompatibleNetworkProtocolError):
-            self.refused += 1
-            return
-        if message.src.uid != key.src or message.dest.uid != key.dest:
-            self.refused += 1
-            return
-        offer = box.received.offer(name, event.seq)
-        if offer is Offer.NEW:
-            segments = list(event.segments)
-            box.accept(Delivery(message, name, event.seq, segments, local=True))
-        elif offer is Offer.FORMER and message.is_request():
-            self._bounce(box, message)

@@ -346,8 +346,8 @@ class LocalExchangeTransport(ExchangeTransportMixin, NoPickleMixin):
             )
 
     def _expire(self, uid: EntityId, reason: str | None) -> None:
-        for header in self._ledger.awaiting(uid):
-            self._respond(header, _terminated(uid, reason, executed="maybe"))
+        for awaited in self._ledger.awaiting(uid):
+            self._respond(awaited.header, _terminated(uid, reason, executed="maybe"))
 
     def _respond(self, header: Header, body: AcademyErrorResponse) -> None:
         """Answer a request in the name of the mailbox it was for."""

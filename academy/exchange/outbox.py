@@ -46,8 +46,11 @@ class Parcel:
         segments: The serialized message.
         size: Bytes of the segments.
         since: When it was submitted.
-        inc: Incarnation that it was sent to directly; 0 if to none.
+        inc: Incarnation that it was sent to directly and that may have it; 0 if none.
+        fresh: Whether it was never sent directly. Else somebody may have it, or have
+            given it back to the queue, so that it must not get another number.
         kept: Whether the outbox still has it: it is not known to be taken or queued.
+            When it no longer is, its segments are gone, too.
         note: For the owner of the outbox.
     """
 
@@ -58,6 +61,7 @@ class Parcel:
     size: int
     since: float = 0.0
     inc: int = 0
+    fresh: bool = True
     kept: bool = True
     note: Any = field(default=None, repr=False)
 
@@ -91,7 +95,7 @@ class GiveUp:
     """Report that there was no way for a parcel; the outbox has dropped it.
 
     Attributes:
-        parcel: The parcel. If it has an incarnation, that may have executed it.
+        parcel: The parcel. Unless it is fresh, it may have been executed.
     """
 
     parcel: Parcel
@@ -147,11 +151,14 @@ class Outbox:
         """How many messages were sent on the channel and are not confirmed."""
         return len(self._sent)
 
-    def keeps(self, seq: int) -> bool:
-        """Return whether a message is here: not confirmed, and not in the queue."""
-        if seq in self._appending:
-            return True
-        return any(p.seq == seq for part in (self._sent, self._held) for p in part)
+    def tags(self) -> list[bytes]:
+        """Return the tags of the messages here."""
+        parts = (self._sent, self._held, self._appending.values())
+        return [p.tag for part in parts for p in part if p.kept]
+
+    def expect(self, now: float) -> None:
+        """Have messages wait for a moment: a channel may be open soon."""
+        self._wait(now + RECONNECT_GRACE)
 
     def submit(
         self, kind: str, tag: bytes, segments: Sequence[Segment], now: float
@@ -164,23 +171,22 @@ class Outbox:
 
     def withdraw(self, parcel: Parcel) -> bool:
         """Take a message back; return whether it had not been sent anywhere."""
-        if parcel.inc == 0 and parcel in self._held:
+        if parcel.fresh and parcel in self._held:
             self.drop(parcel)
             return True
         return False
 
     def drop(self, parcel: Parcel) -> None:
-        """Forget a message whose fate is known otherwise.
+        """Do not send a message again: its fate is known otherwise.
 
-        What is being appended to the queue is left to the server.
+        What is being appended to the queue is left to the server. What was sent on the
+        channel still counts there until it is confirmed.
         """
+        if parcel.seq in self._appending:
+            return
+        self._release(parcel)
         if parcel in self._held:
             self._held.remove(parcel)
-            parcel.kept = False
-        elif parcel in self._sent:
-            self._sent.remove(parcel)
-            self._sent_bytes -= parcel.size
-            parcel.kept = False
 
     def channel_open(self, inc: int, accepted: int, now: float) -> list[Effect]:
         """Note that a channel is open; another one is given up for it.
@@ -193,22 +199,30 @@ class Outbox:
         self._hold_sent()
         self._inc = inc
         self._accepted = accepted
-        self._wait_until = self._away_since = None
+        self._wait(None)
         # What has arrived is not sent again; its confirmation will come.
         while self._held and self._held[0].inc == inc and self._held[0].seq <= accepted:
             self._note_sent(self._held.popleft())
         return self._pump(now)
 
-    def channel_lost(self, now: float, *, grace: bool) -> list[Effect]:
+    def channel_lost(
+        self, now: float, *, grace: bool, ended: bool = False
+    ) -> list[Effect]:
         """Note that the channel has ended.
 
         Args:
             now: The time.
             grace: Whether it may be back soon, so that messages wait for it.
+            ended: Whether its incarnation has ended it, after its last confirmation:
+                what is not confirmed it has not taken, and never will; at most it has
+                given it back to the queue, under the same number.
         """
+        if ended:
+            for parcel in self._sent:
+                parcel.inc = 0
         self._hold_sent()
         self._inc = 0
-        self._wait_until = now + RECONNECT_GRACE if grace else None
+        self._wait(now + RECONNECT_GRACE if grace else None)
         return self._pump(now)
 
     def taken(self, seq: int, now: float) -> tuple[list[Parcel], list[Effect]]:
@@ -222,8 +236,9 @@ class Outbox:
         while self._sent and self._sent[0].seq <= seq:
             parcel = self._sent.popleft()
             self._sent_bytes -= parcel.size
-            parcel.kept = False
-            confirmed.append(parcel)
+            if parcel.kept:
+                self._release(parcel)
+                confirmed.append(parcel)
         return confirmed, self._pump(now)
 
     def appended(self, parcel: Parcel, now: float, *, arrived: bool) -> list[Effect]:
@@ -235,7 +250,7 @@ class Outbox:
             arrived: Whether it is in the queue, or may be.
         """
         self._appending.pop(parcel.seq, None)
-        parcel.kept = False
+        self._release(parcel)
         if arrived:
             self._queued = max(self._queued, parcel.seq)
         # They are appended in order: the last one has the highest number.
@@ -260,7 +275,7 @@ class Outbox:
         if not relay_up:
             self._wait_until = now + RECONNECT_GRACE
             return self._give_up(now)
-        self._wait_until = self._away_since = None
+        self._wait(None)
         if self._inc:
             self._slow_until = now + SLOW
         return self._append_held()
@@ -280,13 +295,18 @@ class Outbox:
             if blocked or not self._has_room(parcel):
                 break
             parcel.inc = self._inc
+            parcel.fresh = False
             self._note_sent(self._held.popleft())
             effects.append(SendDirect(parcel))
-        if not self._held or self._accepted >= self.stream.relayed:
-            self._wait_until = None
+        if not (blocked and self._held):
+            self._wait(None)
         elif self._wait_until is None:
-            self._wait_until = now + BARRIER_TIMEOUT
+            self._wait(now + BARRIER_TIMEOUT)
         return effects
+
+    def _wait(self, until: float | None) -> None:
+        self._wait_until = until
+        self._away_since = None
 
     def _append_held(self) -> list[Effect]:
         effects: list[Effect] = [self._append(parcel) for parcel in self._held]
@@ -306,13 +326,16 @@ class Outbox:
             parcel = self._held[0]
             if now < max(parcel.since, self._away_since) + UNREACHABLE_TIMEOUT:
                 break
-            self._held.popleft()
-            parcel.kept = False
+            self._release(self._held.popleft())
             effects.append(GiveUp(parcel))
         return effects
 
+    def _release(self, parcel: Parcel) -> None:
+        parcel.kept = False
+        parcel.segments = ()
+
     def _hold_sent(self) -> None:
-        self._held.extendleft(reversed(self._sent))
+        self._held.extendleft(p for p in reversed(self._sent) if p.kept)
         self._sent.clear()
         self._sent_bytes = 0
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -20,7 +19,12 @@ from academy.exchange.directory import check_reply
 from academy.exchange.keys import entity_key
 from academy.exchange.mailbox import REQUEST, RESPONSE, Entry, make_entry, open_entry
 from academy.exchange.secret import NamespaceSecret
-from academy.exchange.server import Argument, Server, ServerUnavailableError
+from academy.exchange.server import (
+    Argument,
+    Command,
+    Server,
+    ServerUnavailableError,
+)
 from academy.identifier import EntityId
 
 logger = logging.getLogger(__name__)
@@ -87,7 +91,7 @@ class Queues:
         self,
         source: BoundMailbox | None,
         dest: EntityId,
-        reply: asyncio.Future[Any],
+        command: Command,
     ) -> int:
         """Wait until what `post` has put in line is in the queue of the mailbox.
 
@@ -104,7 +108,7 @@ class Queues:
             PeerUnreachableError: The server was away for too long.
         """
         try:
-            outcome = await reply
+            outcome = await command.future
         except ServerUnavailableError as e:
             executed: Literal["no", "maybe"] = "maybe" if e.attempted else "no"
             raise PeerUnreachableError(
@@ -128,7 +132,7 @@ class Queues:
         entry: Entry,
         *,
         timeout: float = UNREACHABLE_TIMEOUT,
-    ) -> asyncio.Future[Any]:
+    ) -> Command:
         """Put an append in line, behind all that was posted before.
 
         Args:
@@ -246,7 +250,12 @@ def entry_of(delivery: Delivery) -> Entry:
     header = delivery.message.header
     kind = REQUEST if header.kind == "request" else RESPONSE
     return make_entry(
-        delivery.stream, delivery.seq, kind, header.tag.bytes, delivery.segments
+        delivery.stream,
+        delivery.seq,
+        kind,
+        header.tag.bytes,
+        delivery.segments,
+        delivery.stamp,
     )
 
 

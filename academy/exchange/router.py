@@ -19,6 +19,7 @@ from academy.exchange.bound import BoundMailbox, Delivery
 from academy.exchange.courier import Courier
 from academy.exchange.mailbox import RESPONSE, make_entry
 from academy.exchange.queues import Queues, entry_of
+from academy.exchange.server import Command
 from academy.exchange.stream import REPLIES, REQUESTS, SendStream
 from academy.identifier import EntityId
 from academy.message import (
@@ -104,10 +105,10 @@ class Router:
                 target = await self._caught_up(message.dest, stream)
                 box.check_open()
                 if target is not None:
-                    self._deliver(box, target, stream, message, segments)
+                    self._deliver(box, target, stream, message, segments, lane)
                     return
         elif target is not None:
-            self._deliver(box, target, stream, message, segments)
+            self._deliver(box, target, stream, message, segments, lane)
             return
         await self.courier.send(box, stream, message, segments, lane)
 
@@ -129,16 +130,29 @@ class Router:
         message: Message[Any] = Message(
             header=header.create_response_header(), body=body
         )
-        self._tasks.spawn(self._respond(message), name=f"respond-{header.tag}")
+        target = self._boxes.get(message.dest)
+        if target is not None:
+            target.accept(Delivery(message))
+            return
+        # Put in line now: what is done to the mailbox next comes after the answer.
+        stream = self._own_stream
+        entry = make_entry(
+            stream.name, stream.next(), RESPONSE, message.tag.bytes, encode(message)
+        )
+        command = self._queues.post(None, message.dest, entry)
+        self._tasks.spawn(
+            self._responded(message.dest, command), name=f"respond-{header.tag}"
+        )
 
     def resend_soon(self, dest: EntityId, delivery: Delivery) -> None:
         """Queue a message that a mailbox of this process can no longer take."""
         # Put in line now, so that what its sender sends next stays behind it. If the
         # sender is gone, this process sends it in its own name.
         source = self._boxes.get(delivery.message.src)
-        reply = self._queues.post(source, dest, entry_of(delivery))
+        command = self._queues.post(source, dest, entry_of(delivery))
         self._tasks.spawn(
-            self._resent(source, dest, delivery, reply), name=f"resend-{delivery.seq}"
+            self._resent(source, dest, delivery, command),
+            name=f"resend-{delivery.seq}",
         )
 
     async def control(self, dest: EntityId, kind: str, payload: bytes) -> None:
@@ -188,37 +202,30 @@ class Router:
         stream: SendStream,
         message: Message[Any],
         segments: list[Segment],
+        lane: int,
     ) -> None:
         """Hand a message to a mailbox of this process: serialized, so isolated."""
         seq = stream.next()
-        box.ledger.sending(message.header, since=_now(), seq=seq)
+        box.ledger.sending(message.header, since=_now(), lane=lane, seq=seq)
         copies = detach(segments)
         target.received.offer(stream.name, seq)
         target.accept(Delivery(decode(copies), stream.name, seq, copies, local=True))
 
-    async def _respond(self, message: Message[Any]) -> None:
-        target = self._boxes.get(message.dest)
-        if target is not None:
-            target.accept(Delivery(message))
-            return
-        stream = self._own_stream
-        entry = make_entry(
-            stream.name, stream.next(), RESPONSE, message.tag.bytes, encode(message)
-        )
+    async def _responded(self, dest: EntityId, command: Command) -> None:
         try:
-            await self._queues.append(None, message.dest, entry)
+            await self._queues.accepted(None, dest, command)
         except ExchangeError as e:
-            logger.debug("%s could not be answered: %s", message.dest, e)
+            logger.debug("%s could not be answered: %s", dest, e)
 
     async def _resent(
         self,
         source: BoundMailbox | None,
         dest: EntityId,
         delivery: Delivery,
-        reply: asyncio.Future[Any],
+        command: Command,
     ) -> None:
         try:
-            await self._queues.accepted(source, dest, reply)
+            await self._queues.accepted(source, dest, command)
         except MailboxTerminatedError as e:
             if delivery.message.is_request():
                 body = terminated(e.uid, e.reason or "", "no")

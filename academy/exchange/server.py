@@ -82,10 +82,15 @@ def backoff(attempt: int) -> float:
     return min(0.5, 0.05 * 2.0 ** min(attempt, 6)) * random.uniform(0.5, 1.0)
 
 
-class _Command:
-    """A script call that waits for its answer."""
+class Command:
+    """A script call that waits for its answer.
 
-    __slots__ = ("arguments", "attempted", "deadline", "future", "name", "size")
+    Attributes:
+        future: Gets the answer, or the error that `Server.call` raises.
+        attempts: How often it was sent to the server.
+    """
+
+    __slots__ = ("arguments", "attempts", "deadline", "future", "name", "size")
 
     def __init__(
         self, name: str, arguments: Sequence[Argument], deadline: float
@@ -93,7 +98,7 @@ class _Command:
         self.name = name
         self.arguments = arguments
         self.deadline = deadline
-        self.attempted = False
+        self.attempts = 0
         self.future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self.size = sum(len(a) for a in arguments if not isinstance(a, int))
 
@@ -110,7 +115,7 @@ class Server:
         self.info = info
         self._prefix = prefix
         self._client = async_client(info, timeout=COMMAND_TIMEOUT)
-        self._queue: collections.deque[_Command] = collections.deque()
+        self._queue: collections.deque[Command] = collections.deque()
         self._arrived = asyncio.Event()
         self._hashes: dict[str, str] = {}
         self._tasks = Tasks("redis-commands")
@@ -210,27 +215,21 @@ class Server:
             ServerUnavailableError: No answer came within the timeout.
             ExchangeError: The server refused the script (no memory, no permission).
         """
-        reply = self.submit(name, *arguments, timeout=timeout)
+        reply = self.submit(name, *arguments, timeout=timeout).future
         if stall is not None:
             await self.while_answering(reply, stall)
         return await reply
 
-    def submit(
-        self, name: str, *arguments: Argument, timeout: float
-    ) -> asyncio.Future[Any]:
-        """Put a call in line, behind all that were made before.
-
-        Returns:
-            Gets the answer, or the error that `call` raises.
-        """
+    def submit(self, name: str, *arguments: Argument, timeout: float) -> Command:
+        """Put a call in line, behind all that were made before."""
         deadline = asyncio.get_running_loop().time() + timeout
-        command = _Command(name, arguments, deadline)
+        command = Command(name, arguments, deadline)
         if self._closed:
             self._fail(command, "the client was closed")
         else:
             self._queue.append(command)
             self._arrived.set()
-        return command.future
+        return command
 
     async def while_answering(self, future: asyncio.Future[Any], stall: float) -> None:
         """Wait for something as long as the server answers at all, else cancel it.
@@ -289,19 +288,19 @@ class Server:
             for command, reply in zip(batch, replies, strict=True):
                 self._answer(command, reply)
 
-    def _next_batch(self) -> list[_Command]:
-        batch: list[_Command] = []
+    def _next_batch(self) -> list[Command]:
+        batch: list[Command] = []
         size = 0
         while self._queue and len(batch) < BATCH_COMMANDS and size < BATCH_BYTES:
             command = self._queue.popleft()
             # A command that was tried may have run; it must run again to be answered
             # in order. One that was not, and that nobody waits for, is dropped.
-            if command.attempted or not command.future.done():
+            if command.attempts or not command.future.done():
                 batch.append(command)
                 size += command.size
         return batch
 
-    async def _send(self, batch: list[_Command]) -> list[Any]:
+    async def _send(self, batch: list[Command]) -> list[Any]:
         """Send a batch and return the replies; transient failures raise."""
         for name in {c.name for c in batch} - self._hashes.keys():
             source = script(name)
@@ -309,7 +308,7 @@ class Server:
             self._hashes[name] = hashlib.sha1(source.encode()).hexdigest()
         pipeline = self._client.pipeline(transaction=False)
         for command in batch:
-            command.attempted = True
+            command.attempts += 1
             # The key is there for a cluster to know where the script must run.
             key = f"{self._prefix}secret"
             sha = self._hashes[command.name]
@@ -334,7 +333,7 @@ class Server:
             self._queue.remove(command)
             self._fail(command, detail)
 
-    def _answer(self, command: _Command, reply: Any) -> None:
+    def _answer(self, command: Command, reply: Any) -> None:
         if command.future.done():
             return
         if isinstance(reply, RedisError):
@@ -343,8 +342,8 @@ class Server:
         else:
             command.future.set_result(reply)
 
-    def _fail(self, command: _Command, detail: str) -> None:
+    def _fail(self, command: Command, detail: str) -> None:
         if not command.future.done():
             command.future.set_exception(
-                ServerUnavailableError(command.attempted, detail)
+                ServerUnavailableError(command.attempts > 0, detail)
             )

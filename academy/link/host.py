@@ -5,9 +5,11 @@ from __future__ import annotations
 import functools
 import os
 import socket
+import sys
 from pathlib import Path
 
 from academy.link.address import Addresses, Endpoint
+from academy.link.handshake import VERSION
 from academy.link.node import Node
 from academy.socket import interface_addresses
 
@@ -42,16 +44,51 @@ def host_id() -> str:
 
 def addresses_of(node: Node) -> Addresses:
     """Return where a node of this process can be reached."""
-    import psutil
-
     hosts = interface_addresses() or ["127.0.0.1"]
     found = [Endpoint(host=host, port=port) for port in node.ports for host in hosts]
-    if node.unix_path is not None:
-        found.insert(0, Endpoint(path=node.unix_path))
+    pid = os.getpid()
     return Addresses(
         process=node.process.hex(),
-        host_id=host_id(),
-        endpoints=tuple(map(str, found)),
-        pid=os.getpid(),
-        started=psutil.Process().create_time(),
+        host=host_id(),
+        unix=node.unix_path,
+        tcp=tuple(found),
+        fingerprint="",
+        pid=pid,
+        started=_started(pid) or 0.0,
+        version=VERSION,
     )
+
+
+def has_ended(theirs: Addresses) -> bool:
+    """Return whether a process of this host is gone, and not only silent."""
+    started = _started(theirs.pid)
+    return started is None or (theirs.started > 0.0 and started != theirs.started)
+
+
+def _started(pid: int) -> float | None:
+    """Return when a process was started; `None` if it has ended.
+
+    The moment counts from when the host was booted, where that can be seen: the wall
+    clock may be set while the process runs.
+    """
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        if sys.platform.startswith("linux"):
+            return None
+        return _started_elsewhere(pid)
+    # The name before the last parenthesis may be anything.
+    fields = stat.rpartition(")")[2].split()
+    state, ticks = fields[0], int(fields[19])
+    return None if state in "ZX" else ticks / os.sysconf("SC_CLK_TCK")
+
+
+def _started_elsewhere(pid: int) -> float | None:
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        ended = process.status() == psutil.STATUS_ZOMBIE
+        return None if ended else process.create_time()
+    except psutil.NoSuchProcess:
+        return None

@@ -9,7 +9,7 @@ import socket
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
-from academy.link.address import Addresses, Endpoint, candidates
+from academy.link.address import Addresses, Endpoint
 from academy.link.config import LinkConfig
 from academy.link.connection import Connection
 from academy.link.frame import Frame
@@ -139,9 +139,13 @@ class Node:
         due = self._loop.time() >= self._not_before.get(process, 0.0)
         if peer.connection is None and due and not busy:
             self._dialling.add(process)
-            dialling = self._dial(peer, candidates(mine, theirs))
+            dialling = self._dial(peer, mine.candidates(theirs))
             self._tasks.spawn(dialling, name=f"dial-{process.hex()[:8]}")
         return peer
+
+    def is_dialling(self, process: bytes) -> bool:
+        """Return whether there may soon be a link to a process."""
+        return process in self._dialling
 
     # Dialling
 
@@ -154,6 +158,7 @@ class Node:
             if peer.connection is None:
                 where = ", ".join(map(str, endpoints)) or "no address"
                 peer.reason = f"{where}: {e or 'no answer in time'}"
+                peer.refused = isinstance(e, ConnectionRefusedError)
                 self._handler.link_down(peer, may_return=False)
         finally:
             self._dialling.discard(peer.process)
@@ -188,7 +193,9 @@ class Node:
         finally:
             for attempt in attempts:
                 attempt.cancel()
-        raise OSError("; ".join(map(str, errors)) or "it has no address")
+        refused = any(isinstance(error, ConnectionRefusedError) for error in errors)
+        kind = ConnectionRefusedError if refused else OSError
+        raise kind("; ".join(map(str, errors)) or "it has no address")
 
     async def _try(self, peer: Peer, endpoint: Endpoint) -> None:
         """Connect to one address and wait until both sides have proved themselves."""

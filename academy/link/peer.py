@@ -37,6 +37,8 @@ class Peer:
         self.connection: Connection | None = None
         self.suspected = False
         self.last_used = asyncio.get_running_loop().time()
+        self.refused = False
+        """Whether its host was there, but refused the last connection."""
         self.reason = ""
         """Why there is no connection, for people to read."""
         self._on_event = on_event
@@ -57,7 +59,7 @@ class Peer:
     def attach(self, connection: Connection) -> None:
         """Carry the session on a new connection."""
         self.connection = connection
-        self.suspected = False
+        self.suspected = self.refused = False
         self.reason = ""
         self.session.link_up()
 

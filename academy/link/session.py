@@ -233,7 +233,14 @@ class Session:
         if freed is None:
             return
         if self._confirmations.add(incoming.number, seq, freed, now):
-            self._acknowledge()
+            self.acknowledge()
+
+    def acknowledge(self) -> None:
+        """Confirm now what is to be confirmed."""
+        marks = self._confirmations.take()
+        most = (self._config.frame_limit - ack_size(0)) // (ack_size(1) - ack_size(0))
+        for start in range(0, len(marks), most):
+            self._frames.append(Ack(tuple(marks[start : start + most])))
 
     # Output
 
@@ -245,7 +252,7 @@ class Session:
         """Do what is due; nothing if nothing is."""
         due = self._confirmations.due
         if due is not None and now >= due:
-            self._acknowledge()
+            self.acknowledge()
 
     def frames_to_send(self, budget: int) -> list[Frame]:
         """Return the frames to send, once.
@@ -255,7 +262,7 @@ class Session:
                 parts go in turn, channel by channel.
         """
         if self._confirmations and (self._frames or self._parts):
-            self._acknowledge()
+            self.acknowledge()
         frames, self._frames = self._frames, []
         if self._parts:
             frames += self._parts.take(budget)
@@ -270,12 +277,6 @@ class Session:
         """Return what has happened, once."""
         events, self._events = self._events, []
         return events
-
-    def _acknowledge(self) -> None:
-        marks = self._confirmations.take()
-        most = (self._config.frame_limit - ack_size(0)) // (ack_size(1) - ack_size(0))
-        for start in range(0, len(marks), most):
-            self._frames.append(Ack(tuple(marks[start : start + most])))
 
     def _check_message(self, segments: Sequence[Buffer]) -> None:
         size = sum(map(len, segments))

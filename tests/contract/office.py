@@ -254,7 +254,7 @@ def elsewhere() -> Iterator[Elsewhere]:
     """Return another event loop, and check that it leaves nothing behind."""
     with Elsewhere() as place:
         yield place
-    assert not place.left
+    assert not place.left, place.left
 
 
 def lease_threads() -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import math
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -354,7 +353,7 @@ class Box:
         for peer, channel in channels.values():
             # What was consumed is acknowledged before: the rest was not.
             if self.world.rules.last_ack:
-                peer.session.handle_timer(math.inf)
+                peer.session.acknowledge()
             peer.session.refuse(channel, Reason.NOT_HERE)
             peer.touch()
         for line in self.lines.values():

@@ -25,7 +25,7 @@ class Loop:
     def touch(self) -> None:
         """Nothing waits here."""
 
-    def handle_timer(self, now: float) -> None:
+    def acknowledge(self) -> None:
         """Nothing waits here."""
 
     # What the sender calls

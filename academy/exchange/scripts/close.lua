@@ -29,6 +29,7 @@ for i = 7 + 2 * n, #ARGV, 8 do
   end
 end
 for _, entry in ipairs(rest_back) do call('XADD', back, '*', unpack(entry[2])) end
-call('HSET', key, 'uid', '', 'closed', inc, 'hb', us(now_us()))
+local since = call('HGET', key, 'joins') or inc
+call('HSET', key, 'uid', '', 'closed', inc, 'since', since, 'hb', us(now_us()))
 tell_watchers('c', eid, inc, '')
 return {'ok'}

@@ -1,3 +1,3 @@
--- ARGV: P uid. A process ends: drop its lease and its wake stream.
+-- ARGV: P uid. A process ends, or was seen to be gone: drop its lease and wake stream.
 call('DEL', P .. 'ls:' .. ARGV[2], P .. 'wake:' .. ARGV[2])
 return {'ok'}

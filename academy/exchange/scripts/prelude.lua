@@ -1,6 +1,10 @@
 -- Shared by all scripts: names of keys, and what they say to each other.
 -- Layout, below the prefix P of the namespace:
---   mb:<eid>   hash: role name mro inc uid closed hb   one mailbox; uid = owning process
+--   mb:<eid>   hash: role name mro inc uid hb   one mailbox; uid = owning process
+--              closed = the incarnation that was closed cleanly last; since = the first of
+--              the unbroken run of clean closes that ended with it; joins = what since
+--              becomes if the current incarnation closes cleanly, too. So of every
+--              incarnation from since to closed it is known what it took: see tk.
 --   q:<eid>    stream: waiting messages                r:<eid> stream: given back, go first
 --   ap:<eid>   hash: stream -> highest seq appended
 --   tk:<eid>   hash: stream -> "seq:inc:base"          highest seq taken, by which

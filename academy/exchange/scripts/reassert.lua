@@ -7,6 +7,7 @@ local last = call('HMGET', key, 'inc', 'uid', 'closed')
 local known = tonumber(last[1] or '0')
 if known > tonumber(inc) then return {'fenced'} end
 if last[3] == inc then return {'closed'} end
+if known < tonumber(inc) then call('HSET', key, 'joins', inc) end
 call('HSET', key, 'role', ARGV[5], 'name', ARGV[6], 'mro', ARGV[7],
      'inc', inc, 'uid', uid, 'hb', us(now_us()))
 add_to_classes(eid, ARGV[7])

@@ -13,16 +13,18 @@ if is_gone(dest) then return {'terminated', why(dest)} end
 local key = P .. 'mb:' .. dest
 if call('EXISTS', key) == 0 then return {'missing'} end
 local queue, appended = P .. 'q:' .. dest, P .. 'ap:' .. dest
-local owner = call('HMGET', key, 'uid', 'inc', 'closed')
+local owner = call('HMGET', key, 'uid', 'inc', 'since', 'closed')
 local uid, stamp = owner[1], ARGV[14]
 -- The stamp is the incarnation that may have the message already. One that has closed
 -- cleanly has left its marks: what it took or gave back is there, the rest is not. Of
 -- one that is gone otherwise nobody can tell.
-if stamp ~= '0' and stamp == owner[3] then
+local which = tonumber(stamp)
+local since, closed = tonumber(owner[3] or '0'), tonumber(owner[4] or '0')
+if which > 0 and since <= which and which <= closed then
   local had = taken(call('HGET', P .. 'tk:' .. dest, stream))
   if seq <= had then return {'ok', 0} end
   stamp = '0'
-elseif stamp ~= '0' and stamp ~= owner[2] then
+elseif which > 0 and stamp ~= owner[2] then
   return {'lost'}
 end
 if seq > tonumber(call('HGET', appended, stream) or '0') then

@@ -411,7 +411,7 @@ async def test_control_messages_that_make_no_sense(
         heard(kind, [1, 2, 3])
     heard(PROBE, [1, "no uuid", "agent", []])
     assert caplog.text.count("damaged control message") == 7
-    heard(REPORT, [99, [], [0, 0, 0, 0, 0]])  # nobody has asked
+    heard(REPORT, [99, [], 1, [0, 0, 0, 0, 0]])  # nobody has asked
     heard(PROBE, [1, str(AgentId.new().uid), "user", [b"short"]])
     await engine.router.flush(5)
     assert caplog.text.count("damaged control message") == 7
@@ -421,7 +421,7 @@ async def test_a_report_counts_once(new_engine: NewEngine) -> None:
     engine = await new_engine()
     agent = await bind_agent(engine)
     future = asyncio.get_running_loop().create_future()
-    report = msgspec.msgpack.encode([7, [], [1, 2, 3, 4, 5]])
+    report = msgspec.msgpack.encode([7, [], 1, [1, 2, 3, 4, 5]])
     entry = make_entry("s", 1, REPORT, b"t" * 16, [report])
     engine.auditor._reports[7] = future
     engine.auditor.heard(agent, entry)

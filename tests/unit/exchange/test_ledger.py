@@ -54,7 +54,7 @@ def test_answer_to_what_was_never_taken(ledger: Ledger) -> None:
 def test_request_is_awaited_until_its_answer(ledger: Ledger) -> None:
     header = request(ME, PEER)
     ledger.sending(header)
-    assert ledger.awaiting(PEER) == [header]
+    assert [a.header for a in ledger.awaiting(PEER)] == [header]
     assert ledger.stats(0) == AgentStats(outgoing=1)
     assert ledger.took(header.create_response_header())
     assert ledger.awaiting(PEER) == []
@@ -86,5 +86,5 @@ def test_awaiting_is_by_destination(ledger: Ledger) -> None:
     to_other = request(ME, OTHER)
     for header in (to_peer[0], to_other, to_peer[1]):
         ledger.sending(header)
-    assert ledger.awaiting(PEER) == to_peer
-    assert ledger.awaiting(OTHER) == [to_other]
+    assert [a.header for a in ledger.awaiting(PEER)] == to_peer
+    assert [a.header for a in ledger.awaiting(OTHER)] == [to_other]

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from academy.exchange.outbox import (
     BARRIER_TIMEOUT,
     RECONNECT_GRACE,
+    SLOW,
     UNREACHABLE_TIMEOUT,
     Append,
     Effect,
@@ -209,9 +210,48 @@ def test_messages_queue_up_when_the_barrier_does_not_open() -> None:
     submit(box, 0.5)
     effects = box.handle_timer(BARRIER_TIMEOUT, relay_up=True)
     assert appends(effects) == [(2, 0), (3, 0)]
-    submit(box, 2.0)
-    assert box.next_timer() == 2.0 + BARRIER_TIMEOUT
-    assert direct(box.taken(3, 2.1)[1]) == [4]
+    assert box.next_timer() is None
+
+
+def test_nothing_waits_at_the_barrier_again_for_a_consumer_that_is_slow() -> None:
+    box = outbox()
+    box.appended(submit(box)[0], 0.0, arrived=True)
+    box.channel_open(X, 0, 0.0)
+    submit(box, 0.0)
+    box.handle_timer(BARRIER_TIMEOUT, relay_up=True)
+    soon = BARRIER_TIMEOUT + SLOW / 2
+    assert appends(submit(box, soon)[1]) == [(3, 0)]
+    assert box.next_timer() is None
+    later = BARRIER_TIMEOUT + SLOW
+    assert submit(box, later)[1] == []
+    assert box.next_timer() == later + BARRIER_TIMEOUT
+    assert direct(box.taken(3, later + 0.1)[1]) == [4]
+
+
+def test_messages_wait_for_a_channel_that_is_expected() -> None:
+    box = outbox()
+    box.expect(0.0)
+    assert submit(box, 0.0)[1] == []
+    assert box.next_timer() == RECONNECT_GRACE
+    assert direct(box.channel_open(X, 0, 0.1)) == [1]
+
+
+def test_messages_wait_for_an_expected_channel_only_so_long() -> None:
+    box = outbox()
+    box.expect(0.0)
+    submit(box, 0.0)
+    assert appends(box.handle_timer(RECONNECT_GRACE, relay_up=True)) == [(1, 0)]
+
+
+def test_tags_of_what_is_on_the_way() -> None:
+    box = outbox()
+    box.channel_open(X, 0, 0.0)
+    for tag in (b"one", b"two"):
+        box.submit("q", tag, [b""], 0.0)
+    box.taken(1, 0.0)
+    box.channel_lost(0.0, grace=True)
+    box.submit("q", b"three", [b""], 0.0)
+    assert sorted(box.tags()) == [b"three", b"two"]
 
 
 def test_what_could_not_be_appended_does_not_hold_up_the_others() -> None:

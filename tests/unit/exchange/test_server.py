@@ -309,8 +309,8 @@ async def test_a_cancelled_call_is_not_sent(
 
 
 async def test_only_cancelled_calls_in_line(commands: Server) -> None:
-    reply = commands.submit("secret", b"x" * 32, timeout=5)
-    reply.cancel()
+    command = commands.submit("secret", b"x" * 32, timeout=5)
+    command.future.cancel()
     await asyncio.sleep(0)
     assert await commands.call("secret", b"x" * 32, timeout=5) == b"x" * 32
 

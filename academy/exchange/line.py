@@ -1,0 +1,143 @@
+"""Lines: the streams from mailboxes of this process to mailboxes of others."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from academy.exchange.bound import BoundMailbox
+from academy.exchange.ledger import Awaited
+from academy.exchange.outbox import Outbox, Parcel
+from academy.exchange.stream import REPLIES
+from academy.identifier import EntityId
+from academy.link.channel import ChannelKey
+from academy.link.peer import Peer
+from academy.message import Header
+
+KeyT = TypeVar("KeyT", bound=Hashable)
+
+
+@dataclass(slots=True)
+class Note:
+    """What is kept with a parcel.
+
+    Attributes:
+        header: Header of the message.
+        accepted: Set when the message is on its way; `None` if nobody waits.
+    """
+
+    header: Header
+    accepted: asyncio.Future[None] | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Line:
+    """A stream to another process: its outbox, and the channel it may go by.
+
+    Attributes:
+        box: The sending mailbox.
+        dest: The mailbox it goes to.
+        key: Its channel.
+        outbox: What is on the way.
+        process: The process that has the destination, as far as is known; else empty.
+        peer: The peer with which the channel is open, or being opened.
+        known: Newest incarnation of the destination that was heard of.
+        timer: Next look at the outbox.
+        empty: Set while nothing is on the way.
+    """
+
+    box: BoundMailbox
+    dest: EntityId
+    key: ChannelKey
+    outbox: Outbox
+    process: bytes = b""
+    peer: Peer | None = None
+    known: int = 0
+    timer: asyncio.TimerHandle | None = None
+    empty: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def failed(self, parcel: Parcel, error: Exception) -> bool:
+        """Tell the sender of a parcel, if it waits; return whether it does."""
+        accepted = parcel.note.accepted
+        if accepted is None or accepted.done():
+            return False
+        accepted.set_exception(error)
+        return True
+
+
+class Lines:
+    """All lines of a process, by what one may ask for them."""
+
+    def __init__(self) -> None:
+        self._by_key: dict[ChannelKey, Line] = {}
+        self._by_box: dict[BoundMailbox, set[Line]] = {}
+        self._by_dest: dict[uuid.UUID, set[Line]] = {}
+        self._by_process: dict[bytes, set[Line]] = {}
+
+    def add(self, line: Line) -> None:
+        """Enter a line that no process is known for."""
+        self._by_key[line.key] = line
+        self._by_box.setdefault(line.box, set()).add(line)
+        self._by_dest.setdefault(line.dest.uid, set()).add(line)
+
+    def remove(self, line: Line) -> None:
+        """Forget a line."""
+        self._by_key.pop(line.key, None)
+        _discard(self._by_box, line.box, line)
+        _discard(self._by_dest, line.dest.uid, line)
+        _discard(self._by_process, line.process, line)
+
+    def place(self, line: Line, process: bytes) -> None:
+        """Note which process has the destination of a line; empty if none is known."""
+        _discard(self._by_process, line.process, line)
+        line.process = process
+        if process:
+            self._by_process.setdefault(process, set()).add(line)
+
+    def get(self, key: ChannelKey) -> Line | None:
+        """Return the line of a channel."""
+        return self._by_key.get(key)
+
+    def all(self) -> list[Line]:
+        """Return all lines."""
+        return list(self._by_key.values())
+
+    def of(self, box: BoundMailbox) -> list[Line]:
+        """Return the lines of a sending mailbox."""
+        return list(self._by_box.get(box, ()))
+
+    def to(self, dest: uuid.UUID) -> list[Line]:
+        """Return the lines to a mailbox."""
+        return list(self._by_dest.get(dest, ()))
+
+    def at(self, process: bytes) -> list[Line]:
+        """Return the lines to mailboxes that are in a process, as far as is known."""
+        return list(self._by_process.get(process, ()))
+
+    def answering(self, box: BoundMailbox) -> set[bytes]:
+        """Return the tags of the answers of a mailbox that are still on their way."""
+        lines = [line for line in self.of(box) if line.key.lane == REPLIES]
+        return {tag for line in lines for tag in line.outbox.tags()}
+
+    def withdraw(self, box: BoundMailbox, awaited: Awaited) -> bool:
+        """Give up a request; return whether it has not been sent anywhere."""
+        line, parcel = self._carrier(box, awaited), awaited.parcel
+        if line is None or parcel is None:
+            return False
+        unsent = line.outbox.withdraw(parcel)
+        line.outbox.drop(parcel)
+        return unsent
+
+    def _carrier(self, box: BoundMailbox, awaited: Awaited) -> Line | None:
+        dest = awaited.header.dest.uid
+        return self.get(ChannelKey(box.uid.uid, box.inc, dest, awaited.lane))
+
+
+def _discard(index: dict[KeyT, set[Line]], key: KeyT, line: Line) -> None:
+    lines = index.get(key, set())
+    lines.discard(line)
+    if not lines:
+        index.pop(key, None)

@@ -1,0 +1,121 @@
+"""What arrives for the mailboxes of this process, from their queues or directly."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+from academy.exception import IncompatibleNetworkProtocolError
+from academy.exchange.audit import Auditor
+from academy.exchange.bound import BoundMailbox, Delivery
+from academy.exchange.keys import base32_to_uuid, uuid_to_base32
+from academy.exchange.mailbox import PROBE, REPORT, Entry
+from academy.exchange.queues import Queues
+from academy.exchange.router import Router
+from academy.exchange.stream import Offer, stream_name
+from academy.link.channel import ChannelKey
+from academy.message import AcademyErrorResponse, ErrorCode, Message, decode
+from academy.serialize import Segment
+
+logger = logging.getLogger(__name__)
+
+
+class Receiver:
+    """Decodes what has arrived and gives each message once to its mailbox.
+
+    Args:
+        queues: Counts what is refused.
+        router: Answers what cannot be executed.
+        auditor: Takes control messages.
+        newer: Called with a mailbox and its incarnation when one has sent something.
+    """
+
+    def __init__(
+        self,
+        queues: Queues,
+        router: Router,
+        auditor: Auditor,
+        newer: Callable[[uuid.UUID, int], None],
+    ) -> None:
+        self._queues = queues
+        self._router = router
+        self._auditor = auditor
+        self._newer = newer
+
+    def queued(self, box: BoundMailbox, entry: Entry) -> None:
+        """Take an entry of the queue of a mailbox."""
+        if entry.kind in (PROBE, REPORT):
+            if box.received.offer(entry.stream, entry.seq) is Offer.NEW:
+                box.received.consumed(entry.stream, entry.seq)
+                self._auditor.heard(box, entry)
+            return
+        try:
+            segments = entry.segments()
+        except ValueError:
+            self._queues.refuse(box.uid)
+            return
+        message = self._decode(box, segments)
+        if message is None:
+            return
+        sender, _, rest = entry.stream.partition(":")
+        if not sender.startswith("p"):
+            self._newer(base32_to_uuid(sender), int(rest.partition(":")[0]))
+        self._take(
+            box,
+            Delivery(message, entry.stream, entry.seq, segments, stamp=entry.stamp),
+        )
+
+    def direct(
+        self, box: BoundMailbox, key: ChannelKey, seq: int, segments: list[Segment]
+    ) -> None:
+        """Take a message that has come on a channel."""
+        message = self._decode(box, segments)
+        if message is None:
+            return
+        if message.src.uid != key.src or message.dest.uid != key.dest:
+            self._queues.refuse(box.uid)
+            return
+        self._take(box, Delivery(message, stream_of(key), seq, segments))
+
+    def _decode(
+        self, box: BoundMailbox, segments: list[Segment]
+    ) -> Message[Any] | None:
+        try:
+            return decode(segments)
+        except IncompatibleNetworkProtocolError as e:
+            logger.warning("%s received a message it cannot read: %s", box.uid, e)
+        except ValueError as e:
+            logger.debug("%s received a damaged message: %s", box.uid, e)
+        self._queues.refuse(box.uid)
+        return None
+
+    def _take(self, box: BoundMailbox, delivery: Delivery) -> None:
+        match box.received.offer(delivery.stream, delivery.seq):
+            case Offer.NEW:
+                box.accept(delivery)
+            case Offer.DUPLICATE:
+                # Its sender has not heard that it was taken.
+                box.confirm(delivery.stream)
+            case Offer.FORMER:
+                # A former incarnation that closed cleanly has answered what it took.
+                request = delivery.message.is_request()
+                if request and delivery.stamp not in box.clean:
+                    self.bounce(box, delivery.message)
+
+    def bounce(self, box: BoundMailbox, message: Message[Any]) -> None:
+        """Answer a request that a former incarnation may have executed."""
+        lost = AcademyErrorResponse(
+            error_code=ErrorCode.PEER_LOST,
+            mailbox_id=box.uid,
+            detail="the process that had taken the request is gone",
+        )
+        self._router.respond_soon(message.header, lost)
+
+
+@functools.lru_cache(maxsize=4096)
+def stream_of(key: ChannelKey) -> str:
+    """Return the name of the stream that a channel carries."""
+    return stream_name(uuid_to_base32(key.src), key.src_inc, key.lane)
