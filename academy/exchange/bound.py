@@ -267,6 +267,9 @@ class BoundMailbox:
             return await self.inbox.get(timeout)
         finally:
             self._waiting -= 1
+            if self.wanting:
+                # Others wait, too.
+                self._on_want(self)
 
     def _open_barriers(self) -> None:
         for name, seq, reached in self._barriers:

@@ -17,6 +17,7 @@ from academy.exception import (
     BadEntityIdError,
     ExchangeError,
     Executed,
+    MailboxTerminatedError,
     PeerLostError,
     PeerUnreachableError,
 )
@@ -24,7 +25,15 @@ from academy.exchange.bound import BoundMailbox
 from academy.exchange.delivery_failure import doubtful, failure_body
 from academy.exchange.line import Line, Lines, Note
 from academy.exchange.mailbox import REQUEST, RESPONSE, make_entry
-from academy.exchange.outbox import Append, Effect, GiveUp, Outbox, Parcel, SendDirect
+from academy.exchange.outbox import (
+    RECONNECT_GRACE,
+    Append,
+    Effect,
+    GiveUp,
+    Outbox,
+    Parcel,
+    SendDirect,
+)
 from academy.exchange.queues import UNREACHABLE_TIMEOUT, NotRegisteredError, Queues
 from academy.exchange.server import Command
 from academy.exchange.stream import REPLIES, REQUESTS, SendStream
@@ -66,6 +75,8 @@ class Courier:
         self.lines = Lines()
         self.seek: Callable[[Line], None] = lambda line: None
         """Finds a direct way for a line that has none."""
+        self.moved: Callable[[uuid.UUID], None] = lambda dest: None
+        """Told of a mailbox that is not where it was."""
 
     # Sending
 
@@ -223,14 +234,22 @@ class Courier:
         """Leave channels to former incarnations of a mailbox that has this one.
 
         A former one that has not heard of it yet would take what is sent to it, also
-        the answers to requests of the newer one.
+        the answers to requests of the newer one. When it hears, it says what it has
+        taken: that is worth a moment.
         """
         for line in self.lines.to(dest):
             line.known = max(line.known, inc)
             if 0 < line.outbox.incarnation < inc:
-                self.lines.place(line, b"")
-                self.leave(line, grace=False)
-                self.seek(line)
+                line.outbox.stop()
+                former = line.outbox.incarnation
+                self._loop.call_later(RECONNECT_GRACE, self._leave, line, former)
+
+    def _leave(self, line: Line, former: int) -> None:
+        if line.outbox.incarnation == former:
+            self.lines.place(line, b"")
+            self.leave(line, grace=False)
+            self.moved(line.dest.uid)
+            self.seek(line)
 
     def lost(self, process: bytes, detail: str) -> None:
         """Fail the requests that a process had which is gone; keep the others."""
@@ -357,6 +376,9 @@ class Courier:
     def _failed(self, line: Line, parcel: Parcel, error: ExchangeError) -> None:
         """Tell who waits: the sender, or those who wait for the answer."""
         if line.failed(parcel, error):
+            return
+        if isinstance(error, MailboxTerminatedError) and not parcel.fresh:
+            # Its owner knows better, and is about to say; if not, the audit settles it.
             return
         header = parcel.note.header
         awaited = line.box.ledger.awaited.get(header.tag)

@@ -106,6 +106,7 @@ class Engine:
                 lambda links: Node(process, namespace, self._keys_of, links, config),
             )
             self.courier.seek = self.links.seek
+            self.courier.moved = self.links.forget
         self._reader = WakeReader(info, keys.wake(self.process))
         self._lease = Lease(info, keys.prefix, self.process, self._lease_lost)
         self._restoring: asyncio.Task[None] | None = None

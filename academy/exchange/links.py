@@ -133,12 +133,14 @@ class Links:
             self._lines.place(line, process)
             if line.peer is not None:
                 self._courier.leave(line, grace=False)
+        waits = line.peer is not None or self.node.is_dialling(process)
         peer = self._connect(process)
         if peer is None:
             self.forget(line.dest.uid)
         elif peer.usable:
             self._open(line, peer)
-        elif self.node.is_dialling(process):
+        if not waits and (line.peer is not None or self.node.is_dialling(process)):
+            # The way will be open in a moment, or not at all.
             line.outbox.expect(self._loop.time())
 
     def _connect(self, process: bytes) -> Peer | None:

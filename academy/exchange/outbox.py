@@ -129,6 +129,7 @@ class Outbox:
         self._queued = 0
         self._inc = 0
         self._accepted = 0
+        self._stopped = False
         self._wait_until: float | None = None
         self._away_since: float | None = None
         self._slow_until = 0.0
@@ -144,7 +145,8 @@ class Outbox:
     @property
     def is_direct(self) -> bool:
         """Whether the next message would go directly, window permitting."""
-        return self._inc != 0 and self._accepted >= self.stream.relayed
+        open_ = self._inc != 0 and not self._stopped
+        return open_ and self._accepted >= self.stream.relayed
 
     @property
     def unconfirmed(self) -> int:
@@ -158,7 +160,8 @@ class Outbox:
 
     def expect(self, now: float) -> None:
         """Have messages wait for a moment: a channel may be open soon."""
-        self._wait(now + RECONNECT_GRACE)
+        if self._wait_until is None and not self._inc:
+            self._wait(now + RECONNECT_GRACE)
 
     def submit(
         self, kind: str, tag: bytes, segments: Sequence[Segment], now: float
@@ -198,12 +201,23 @@ class Outbox:
         """
         self._hold_sent()
         self._inc = inc
+        self._stopped = False
         self._accepted = accepted
         self._wait(None)
         # What has arrived is not sent again; its confirmation will come.
         while self._held and self._held[0].inc == inc and self._held[0].seq <= accepted:
             self._note_sent(self._held.popleft())
         return self._pump(now)
+
+    def stop(self) -> None:
+        """Send nothing more on the channel: its incarnation is not the owner any more.
+
+        That will soon say what it has taken, and end the channel; if not, it is to be
+        given up with `channel_lost`. Until then messages wait.
+        """
+        if self._inc:
+            self._stopped = True
+            self._wait(None)
 
     def channel_lost(
         self, now: float, *, grace: bool, ended: bool = False
@@ -222,6 +236,7 @@ class Outbox:
                 parcel.inc = 0
         self._hold_sent()
         self._inc = 0
+        self._stopped = False
         self._wait(now + RECONNECT_GRACE if grace else None)
         return self._pump(now)
 
@@ -283,6 +298,8 @@ class Outbox:
     def _pump(self, now: float) -> list[Effect]:
         if not self._inc:
             return [] if self._wait_until is not None else self._append_held()
+        if self._stopped:
+            return []
         effects: list[Effect] = []
         blocked = False
         while self._held:

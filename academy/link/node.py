@@ -176,23 +176,22 @@ class Node:
             while waiting or attempts:
                 if waiting:
                     endpoint = waiting.pop(0)
-                    attempt = self._tasks.spawn(
-                        self._try(peer, endpoint), name=f"connect-{endpoint}"
-                    )
-                    attempts.add(attempt)
+                    attempt = self._try(peer, endpoint)
+                    attempts.add(self._loop.create_task(attempt))
                 done, attempts = await asyncio.wait(
                     attempts,
                     timeout=STAGGER if waiting else None,
                     return_when=asyncio.FIRST_COMPLETED,
                 )
-                for attempt in done:
-                    error = attempt.exception()
+                for ended in done:
+                    error = ended.exception()
                     if error is None:
                         return
                     errors.append(error)
         finally:
-            for attempt in attempts:
-                attempt.cancel()
+            for loser in attempts:
+                loser.cancel()
+            await asyncio.gather(*attempts, return_exceptions=True)
         refused = any(isinstance(error, ConnectionRefusedError) for error in errors)
         kind = ConnectionRefusedError if refused else OSError
         raise kind("; ".join(map(str, errors)) or "it has no address")

@@ -31,6 +31,10 @@ from academy.link.frame import (
 from academy.link.handshake import Handshake, HandshakeError, Role
 from academy.link.reader import FrameReader
 
+MEASURE = 10.0
+"""Seconds after which a peer that is never silent is asked nevertheless, to measure the
+round trip."""
+
 
 class State(enum.Enum):
     """Where a connection is in its life."""
@@ -135,6 +139,12 @@ class LinkProtocol:
         self._asked = now
         self._suspected_since: float | None = None
         self._owes_pong = False
+        self._measuring_since: float | None = now if role is Role.CLIENT else None
+        self._measured = now
+        self.rtt: float | None = None
+        """Seconds of the last round trip that was measured, with what the peer needed
+        to answer; the first one is that of the handshake, which on the dialling side
+        has the time to connect in it."""
         self.state = State.HANDSHAKE
         if role is Role.CLIENT:
             self._send_raw(handshake.start())
@@ -152,9 +162,9 @@ class LinkProtocol:
         try:
             for body, start, end in self._reader.feed(data):
                 if self.state is State.OPEN:
-                    self._receive_frame(parse(body, start, end))
+                    self._receive_frame(parse(body, start, end), now)
                 else:
-                    self._receive_handshake(body[start:end])
+                    self._receive_handshake(body[start:end], now)
                 if self.closed:
                     return
         except HandshakeError as e:
@@ -217,7 +227,9 @@ class LinkProtocol:
             self._asked = now
             if self._asked_since is None:
                 self._asked_since = now
-            self.send(Ping())
+            self._ping(now)
+        elif self.state is State.OPEN and now >= self._measured + MEASURE:
+            self._ping(now)
 
     def data_to_send(self) -> list[Buffer]:
         """Return what is to be written, once."""
@@ -261,23 +273,40 @@ class LinkProtocol:
 
     # Frames
 
-    def _receive_handshake(self, body: bytes) -> None:
+    def _receive_handshake(self, body: bytes, now: float) -> None:
         answer = self._handshake.receive(body)
         if answer is not None:
             self._send_raw(answer)
         if self._handshake.done:
+            self._measure(now)
             self._move(Cause.PROVED)
             self._reader.limit = self._config.frame_limit
             self._events.append(LinkOpen(self._handshake.peer))
+        elif self._measuring_since is None:
+            self._measuring_since = now
 
-    def _receive_frame(self, frame: Frame) -> None:
+    def _receive_frame(self, frame: Frame, now: float) -> None:
         if isinstance(frame, Ping):
             # One answer for all the questions that came together.
             self._owes_pong = True
         elif isinstance(frame, Bye):
             self._end(Cause.CLOSED_BY_PEER, "the peer closed the connection")
-        elif not isinstance(frame, Pong):
+        elif isinstance(frame, Pong):
+            self._measure(now)
+        else:
             self._events.append(FrameReceived(frame))
+
+    def _ping(self, now: float) -> None:
+        self.send(Ping())
+        # Of several pings without an answer, the first one counts.
+        if self._measuring_since is None:
+            self._measuring_since = now
+
+    def _measure(self, now: float) -> None:
+        if self._measuring_since is not None:
+            self.rtt = now - self._measuring_since
+            self._measured = now
+            self._measuring_since = None
 
     def _send_raw(self, body: bytes) -> None:
         self._out += (LENGTH.pack(len(body)), body)

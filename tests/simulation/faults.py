@@ -114,6 +114,17 @@ class Faults:
                 box.settle(tag, "Crashed", "maybe")
             box.ended = True
         self.world.died(process)
+        if self.chance.random() < 0.5:
+            delay = self.chance.uniform(0.0, 0.5)
+            self.clock.after(delay, None, self._found_dead, process)
+
+    def _found_dead(self, process: Process) -> None:
+        """The processes of its host see that a process is gone."""
+        for other in self.world.processes:
+            if not other.dead:
+                self.clock.after(0.0, other, other.lost, process.uid)
+        if not self.world.server.down:
+            self.world.server.leave(process.uid)
 
     def pause(self) -> None:
         """A process is stopped, and goes on later."""

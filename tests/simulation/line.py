@@ -6,7 +6,14 @@ import functools
 import math
 from typing import TYPE_CHECKING
 
-from academy.exchange.outbox import Append, Effect, GiveUp, Parcel, SendDirect
+from academy.exchange.outbox import (
+    RECONNECT_GRACE,
+    Append,
+    Effect,
+    GiveUp,
+    Parcel,
+    SendDirect,
+)
 from academy.exchange.stream import REPLIES, REQUESTS, SendStream
 from academy.link.session import ChannelKey
 from tests.simulation.loop import Loop
@@ -81,7 +88,13 @@ class Line:
         if not self.process.world.rules.newer:
             return
         self.known_inc = max(self.known_inc, inc)
-        if 0 < self.outbox.incarnation < inc:
+        former = self.outbox.incarnation
+        if 0 < former < inc:
+            self.outbox.stop()
+            self.clock.after(RECONNECT_GRACE, self.process, self._leave_former, former)
+
+    def _leave_former(self, former: int) -> None:
+        if self.outbox.incarnation == former and not self.ended:
             self.leave(grace=False)
             self.seek(now=True)
 
@@ -136,6 +149,16 @@ class Line:
         for parcel in confirmed:
             self.process.world.ledger.confirmed(parcel.note[0])
         self.run(effects)
+
+    def lost(self) -> None:
+        """The process with the destination is gone: fail what it had."""
+        for tag, awaited in list(self.box.awaited.items()):
+            parcel = awaited.parcel
+            had = awaited.line is self and 0 < parcel.inc == self.known_inc
+            if had and not self.box.has_answer(tag):
+                self.outbox.drop(parcel)
+                self.box.settle(tag, "PeerLost", "maybe")
+        self.target = b""
 
     def _found(self, reply: Reply | None, sent: int) -> None:
         if self.box.ended or reply is None or reply[0] != "ok":

@@ -165,6 +165,12 @@ class Process(Actor):
         for line in list(self.lines.values()):
             line.link_down(peer, may_return=may_return)
 
+    def lost(self, uid: bytes) -> None:
+        """Another process is known to be gone."""
+        for line in list(self.lines.values()):
+            if line.target == uid:
+                line.lost()
+
     def _line(self, peer: Peer, key: ChannelKey) -> Line | None:
         line = self.lines.get(key)
         return line if line is not None and line.peer is peer else None

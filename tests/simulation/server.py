@@ -20,7 +20,8 @@ send(dest, src, src_inc, stream, seq, stamp, process, kind, segments)
       PeerLost(maybe).
 
     A number that is not above ap[stream] was appended, or given back, already: nothing
-    is appended. Else, if the queue is full: `('full',)`.
+    is appended. Else, if the queue is full: `('full',)`; and so again when the call is
+    repeated, also if messages behind it found room meanwhile.
 
     The reply is `('ok', s)`, where s is the stamp that the message has in the queue, or
     0: from now on s is its `direct` for `judge`, and the books tell its fate.
@@ -91,6 +92,7 @@ class Mailbox:
     back: list[Entry] = field(default_factory=list)
     appended: dict[Stream, int] = field(default_factory=dict)
     taken: dict[Stream, Mark] = field(default_factory=dict)
+    refused: set[tuple[Stream, int]] = field(default_factory=set)
     watchers: set[Process] = field(default_factory=set)
 
 
@@ -300,10 +302,13 @@ class Server:
             return ("lost",)
         if seq > box.appended.get(stream, 0):
             if kind == "q" and len(box.queue) >= self.capacity:
+                box.refused.add((stream, seq))
                 return ("full",)
             entry = Entry(self._next(), stream, seq, kind, stamp, segments)
             box.queue.append(entry)
             box.appended[stream] = seq
+        elif (stream, seq) in box.refused:
+            return ("full",)
         box.watchers.add(process)
         self.tell(box.owner, "m", dest, 0)
         return ("ok", stamp)

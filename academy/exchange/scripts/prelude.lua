@@ -7,6 +7,7 @@
 --              incarnation from since to closed it is known what it took: see tk.
 --   q:<eid>    stream: waiting messages                r:<eid> stream: given back, go first
 --   ap:<eid>   hash: stream -> highest seq appended
+--   fu:<eid>   set: messages that found the queue full, for two minutes
 --   tk:<eid>   hash: stream -> "seq:inc:base"          highest seq taken, by which
 --              incarnation, and the highest that former incarnations took
 --   ls:<uid>   lease of a process                      wake:<uid> stream: what it must hear

@@ -27,9 +27,14 @@ if which > 0 and since <= which and which <= closed then
 elseif which > 0 and stamp ~= owner[2] then
   return {'lost'}
 end
+local refusals = P .. 'fu:' .. dest
 if seq > tonumber(call('HGET', appended, stream) or '0') then
   local cap = tonumber(ARGV[7])
-  if cap > 0 and call('XLEN', queue) >= cap then return {'full'} end
+  if cap > 0 and call('XLEN', queue) >= cap then
+    call('SADD', refusals, stream .. ' ' .. ARGV[6])
+    call('PEXPIRE', refusals, 120000)
+    return {'full'}
+  end
   call('XADD', queue, '*', 's', stream, 'q', ARGV[6], 'k', ARGV[9], 'g', ARGV[10],
        'm', ARGV[11], 'b', ARGV[12], 'h', ARGV[13], 'x', stamp)
   call('HSET', appended, stream, ARGV[6])
@@ -43,6 +48,9 @@ if seq > tonumber(call('HGET', appended, stream) or '0') then
       end
     end
   end
+elseif call('SISMEMBER', refusals, stream .. ' ' .. ARGV[6]) == 1 then
+  -- A second try of what was refused; only what came behind it found room.
+  return {'full'}
 end
 call('SADD', P .. 'watch:' .. dest, ARGV[8])
 if alive(uid) then tell(uid, 'm', dest, '', '') end

@@ -28,5 +28,5 @@ for class in string.gmatch(record[2] or '', '[^\n]+') do
 end
 if alive(record[1]) then tell(record[1], 'g', eid, record[3] or '0', reason) end
 tell_watchers('g', eid, record[3] or '0', reason)
-for _, k in ipairs({'mb:', 'q:', 'r:', 'ap:', 'tk:', 'watch:'}) do call('DEL', P .. k .. eid) end
+for _, k in ipairs({'mb:', 'q:', 'r:', 'ap:', 'tk:', 'fu:', 'watch:'}) do call('DEL', P .. k .. eid) end
 return {'ok', waiting}

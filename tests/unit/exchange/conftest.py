@@ -64,8 +64,8 @@ async def new_engine(
     """Makes engines; each of them is like a process of its own."""
     made: list[Engine] = []
 
-    async def new(at: RedisConnectionInfo = info) -> Engine:
-        engine = Engine(at, namespace)
+    async def new(at: RedisConnectionInfo = info, *, direct: bool = False) -> Engine:
+        engine = Engine(at, namespace, direct=direct)
         await engine.open()
         made.append(engine)
         return engine

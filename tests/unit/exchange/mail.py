@@ -8,7 +8,10 @@ from typing import Any
 
 from academy.exchange.bound import BoundMailbox
 from academy.exchange.engine import Engine
+from academy.exchange.line import Line
+from academy.exchange.stream import REQUESTS
 from academy.identifier import AgentId, EntityId, UserId
+from academy.link.channel import ChannelKey
 from academy.message import (
     AcademyErrorResponse,
     ActionRequest,
@@ -81,6 +84,22 @@ async def failure(box: BoundMailbox, seconds: float = 5.0) -> Any:
     body = (await answer(box, seconds)).get_body()
     assert isinstance(body, AcademyErrorResponse), body
     return body.get_exception()
+
+
+async def connect(engine: Engine, box: BoundMailbox, other: BoundMailbox) -> Line:
+    """Have a mailbox talk directly to one in another process; return its line."""
+
+    def direct() -> bool:
+        line = engine.courier.lines.get(key)
+        return line is not None and line.outbox.is_direct and not len(line.outbox)
+
+    key = ChannelKey(box.uid.uid, box.inc, other.uid.uid, REQUESTS)
+    await send(engine, box, other.uid, 0)
+    assert await take(other) == [0]
+    await until(direct)
+    line = engine.courier.lines.get(key)
+    assert line is not None
+    return line
 
 
 async def until(condition: Callable[[], Any], seconds: float = 10.0) -> None:
