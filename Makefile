@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: demo test check test-all faults bench clean help
+.PHONY: demo test check test-all faults soak simulate fuzz bench clean help
 
 demo: .venv/.ok-demo  ## run the demo: agents learn together, one worker is killed
 	@$(BIN)/academy demo
@@ -20,6 +20,17 @@ test-all:  ## run the tests on every CPython >= 3.11 of this machine
 
 faults: .venv/.ok-dev  ## run the tests that kill, stop and cut things
 	$(BIN)/pytest -q -m fault
+
+MINUTES ?= 10
+soak: .venv/.ok-dev  ## all faults at random under load: make soak MINUTES=10
+	$(BIN)/python -m tests.fault.soak --minutes $(MINUTES)
+
+simulate: .venv/.ok-dev  ## 20,000 worlds under the real protocol, then without each rule
+	$(BIN)/python -m tests.simulation --seeds 20000
+	$(BIN)/python -m tests.simulation --seeds 1000 --all
+
+fuzz: .venv/.ok-dev  ## ten minutes of damaged bytes for every parser
+	$(BIN)/python -m tests.fuzz --seconds 600
 
 bench: .venv/.ok-dev  ## measure speed beside the peers
 	$(BIN)/python -m bench

@@ -39,18 +39,20 @@ LAYERS: dict[int, str] = {
     "link.connection link.listener link.session",
     5: "message exchange.lease exchange.wake exchange.mailbox link.peer",
     # Exchanges: the parts, the engine on Redis, and the three that users choose from.
-    6: "exchange.transport exchange.ledger exchange.pending link.node",
+    6: "exchange.transport exchange.ledger exchange.pending exchange.delivery_failure "
+    "link.node",
     7: "exchange.mailbox_status exchange.registry exchange.bound exchange.directory "
     "link.host",
-    8: "exchange.client exchange.queues",
+    8: "exchange.client exchange.queues exchange.line",
     9: "exchange.factory exchange.courier",
-    10: "exchange.links",
-    11: "exchange.router",
-    12: "exchange.audit",
-    13: "exchange.engine",
-    14: "exchange.engines",
-    15: "exchange.relay",
-    16: "exchange.local exchange.redis exchange.hybrid",
+    10: "exchange.router",
+    11: "exchange.audit",
+    12: "exchange.receiver exchange.detector",
+    13: "exchange.links",
+    14: "exchange.engine",
+    15: "exchange.engines",
+    16: "exchange.relay",
+    17: "exchange.local exchange.redis exchange.hybrid",
     # The actor surface.
     20: "answer outcome status_watch",
     21: "handle dispatch",
@@ -120,8 +122,8 @@ LAZY = {"psutil", "uvloop", "pydantic_core", "sklearn", "tomli_w"}
 
 PURE = words(
     "value identifier exception serialize body message stats describe runtime_config "
-    "exchange.client_config exchange.keys exchange.ledger exchange.stream "
-    "exchange.transport exchange.verdict"
+    "exchange.client_config exchange.keys exchange.ledger exchange.outbox "
+    "exchange.stream exchange.transport exchange.verdict"
 )
 """Modules without I/O, clock, or chance."""
 IMPURE = {*words("asyncio socket ssl redis time random threading logging")}

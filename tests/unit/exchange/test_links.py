@@ -180,7 +180,7 @@ async def test_a_mailbox_that_moves_takes_its_messages_along(
 async def test_a_newer_owner_gets_what_the_older_had_not_taken(
     new_engine: NewEngine,
 ) -> None:
-    here, user, there, agent, _ = await pair(new_engine)
+    here, user, _there, agent, _ = await pair(new_engine)
     await send(here, user, agent.uid, 1, 2, 3)
     assert await take(agent) == [1]
     third = await new_engine(direct=True)
@@ -204,7 +204,7 @@ async def test_a_link_to_a_former_owner_is_left(new_engine: NewEngine) -> None:
 async def test_a_former_owner_that_answers_late_is_not_used(
     new_engine: NewEngine,
 ) -> None:
-    here, user, there, agent, line = await pair(new_engine)
+    here, user, _there, agent, line = await pair(new_engine)
     here.courier.newer(agent.uid.uid, agent.inc + 1)
     await send(here, user, agent.uid, 1)
     assert line.outbox.incarnation == 0
@@ -217,7 +217,7 @@ async def test_a_mailbox_that_is_gone_is_refused_by_name(
     new_engine: NewEngine,
 ) -> None:
     here, user, there, agent, line = await pair(new_engine)
-    (request,) = await send(here, user, agent.uid, 1)
+    (_request,) = await send(here, user, agent.uid, 1)
     await there.terminate(agent.uid, "enough")
     error = await failure(user)
     assert (error.uid, error.executed) == (agent.uid, "no")
@@ -227,7 +227,7 @@ async def test_a_mailbox_that_is_gone_is_refused_by_name(
 async def test_calls_go_on_while_the_server_is_away(
     new_engine: NewEngine, proxy: Proxy, proxied: RedisConnectionInfo
 ) -> None:
-    here, user, there, agent, line = await pair(new_engine, proxied)
+    here, user, there, agent, _line = await pair(new_engine, proxied)
     await proxy.cut()
     for n in range(50):
         (request,) = await send(here, user, agent.uid, n)
@@ -255,10 +255,10 @@ async def test_a_slow_consumer_holds_its_sender_and_nobody_else(
     new_engine: NewEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(courier_module, "UNREACHABLE_TIMEOUT", 0.2)
-    here, user, there, agent, line = await pair(new_engine)
+    here, user, there, agent, _line = await pair(new_engine)
     window = 256
     await send(here, user, agent.uid, *range(window))
-    with pytest.raises(BackpressureTimeout, match="did not|does not keep up") as caught:
+    with pytest.raises(BackpressureTimeout, match="does not keep up") as caught:
         await send(here, user, agent.uid, window)
     assert caught.value.executed == "no"
     other = await bind_agent(there)
@@ -317,7 +317,7 @@ async def test_control_messages_of_newer_peers_are_passed_over(
 async def test_where_a_mailbox_is_is_asked_once_in_a_while(
     new_engine: NewEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    here, user, there, agent, line = await pair(new_engine)
+    here, _user, _there, agent, line = await pair(new_engine)
     asked = 0
 
     async def locate(*_: Any) -> None:
@@ -357,7 +357,7 @@ async def test_a_process_without_a_network_uses_the_queue(
 
 
 async def test_links_end_with_their_process(new_engine: NewEngine) -> None:
-    here, user, there, agent, line = await pair(new_engine)
+    here, user, there, agent, _line = await pair(new_engine)
     await there.unbind(agent)
     await there.close()
     await until(lambda: peer_of(here, there).connection is None)
