@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import contextvars
 import logging
-from collections.abc import Awaitable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
@@ -27,7 +27,7 @@ from academy.serialize import (
     allowed_deserializers,
     default_serializer,
 )
-from academy.task import Tasks
+from academy.task import Tasks, contain
 
 __all__ = ["Runtime", "RuntimeConfig"]
 
@@ -64,7 +64,8 @@ class Runtime(Generic[AgentT], NoPickleMixin):
     mailbox is closed for good if the configuration says so, and the client is closed.
     Each request that comes after the signal is refused with an
     [`ActionCancelledError`][academy.exception.ActionCancelledError] or a
-    [`PingCancelledError`][academy.exception.PingCancelledError]. Except for
+    [`PingCancelledError`][academy.exception.PingCancelledError]; where the mailbox
+    stays on a server, it waits there for the next run. Except for
     `agent_on_shutdown` and for actions that are to be awaited, no step takes longer
     than some seconds. Cancelling it goes on with the next step.
 
@@ -187,9 +188,15 @@ class Runtime(Generic[AgentT], NoPickleMixin):
         self._outcome.expected = expected
         self._outcome.terminate = terminate
         self._shutdown_event.set()
+        self._hold_requests()
         if self._startup is not None:
             now = asyncio.get_running_loop().time()
             self._startup.reschedule(now + STARTUP_GRACE)
+
+    def _hold_requests(self) -> None:
+        """Leave requests to the next run of the agent, if there can be one."""
+        if self._client is not None and not self._outcome.terminates():
+            self._client.hold_requests()
 
     async def wait_shutdown(self, timeout: float | None = None) -> None:
         """Wait until shutdown is signalled.
@@ -236,13 +243,14 @@ class Runtime(Generic[AgentT], NoPickleMixin):
         self.agent._agent_set_context(context)
         self._dispatcher.bind(client)
         if self._shutdown_event.is_set():
+            self._hold_requests()
             return
         await self._run_startup()
         if self._shutdown_event.is_set():
             return
         self._dispatcher.open()
         for name, method in self.agent._agent_loops().items():
-            run = _contain(f"Loop {name!r} of {self}", method(self._shutdown_event))
+            run = contain(f"Loop {name!r} of {self}", method(self._shutdown_event))
             task = self._loops.spawn(run, name=name)
             self._loop_tasks.append(task)
         logger.info("%s runs", self)
@@ -291,7 +299,7 @@ class Runtime(Generic[AgentT], NoPickleMixin):
         )
         if self._shutdown_event.is_set():
             child.signal_shutdown()
-        run = _contain(f"{child}", child.run_until_complete())
+        run = contain(f"{child}", child.run_until_complete())
         task = self._children.spawn(run, name=f"child-{child.agent_id}")
         self._child_tasks[task] = child
         task.add_done_callback(lambda task: self._child_tasks.pop(task, None))
@@ -384,17 +392,3 @@ class Runtime(Generic[AgentT], NoPickleMixin):
         except Exception as e:
             logger.exception("%s: a step of its shutdown failed", self)
             self._outcome.errors.append(e)
-
-
-async def _contain(what: str, work: Awaitable[None]) -> None:
-    """Await work; what would end the event loop becomes an error like others.
-
-    Raises:
-        RuntimeError: It raised such as a `SystemExit`.
-    """
-    try:
-        await work
-    except (Exception, asyncio.CancelledError, GeneratorExit):
-        raise
-    except BaseException as e:
-        raise RuntimeError(f"{what} raised {type(e).__name__}: {e}") from e

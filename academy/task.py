@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 from academy.debug import get_academy_debug
@@ -182,3 +182,17 @@ class Tasks:
                 names = ", ".join(sorted(task.get_name() for task in running))
                 logger.warning("Still running %g s after cancel: %s.", timeout, names)
                 return
+
+
+async def contain(what: str, work: Awaitable[None]) -> None:
+    """Await work; what would end the event loop becomes an error like others.
+
+    Raises:
+        RuntimeError: It raised such as a `SystemExit`.
+    """
+    try:
+        await work
+    except (Exception, asyncio.CancelledError, GeneratorExit):
+        raise
+    except BaseException as e:
+        raise RuntimeError(f"{what} raised {type(e).__name__}: {e}") from e

@@ -26,10 +26,11 @@ LAYERS: dict[int, str] = {
     # Values, links between processes, and what else knows nothing of agents.
     0: "academy value debug home event stats state method "
     "logging.context embedded.error embedded.port embedded.process "
-    "link link.config link.address "
+    "link link.config link.address link.meter "
     "exchange exchange.stream exchange.inbox exchange.ports exchange.connection",
     1: "identifier task loop describe logging.config link.frame "
-    "embedded.binary embedded.directory exchange.client_config exchange.verdict",
+    "embedded.binary embedded.directory exchange.client_config exchange.verdict "
+    "exchange.link_info",
     2: "exception simple_socket embedded.server exchange.keys "
     "logging.recommended logging.helpers logging.configs.base logging.configs.console "
     "logging.configs.file logging.configs.jsonpool logging.configs.multi "
@@ -49,10 +50,11 @@ LAYERS: dict[int, str] = {
     11: "exchange.audit",
     12: "exchange.receiver exchange.detector",
     13: "exchange.links",
-    14: "exchange.engine",
-    15: "exchange.engines",
-    16: "exchange.relay",
-    17: "exchange.local exchange.redis exchange.hybrid",
+    14: "exchange.inspector",
+    15: "exchange.engine",
+    16: "exchange.engines",
+    17: "exchange.relay",
+    18: "exchange.local exchange.redis exchange.hybrid",
     # The actor surface.
     20: "answer outcome status_watch",
     21: "handle dispatch",
@@ -75,7 +77,7 @@ LAYERS: dict[int, str] = {
     41: "demo.model demo.report cli.error",
     42: "demo.agents cli.execute cli.arguments cli.connection cli.lookup",
     43: "demo.federation cli.ping cli.ps cli.call cli.server",
-    44: "demo.run cli.describe",
+    44: "demo.run cli.describe cli.links",
     45: "cli.demo",
     46: "cli.app",
     47: "cli",
@@ -129,7 +131,7 @@ PURE = words(
 IMPURE = {*words("asyncio socket ssl redis time random threading logging")}
 
 PURE_LINK = words(
-    "link link.config link.address link.frame link.handshake link.window "
+    "link link.config link.address link.frame link.handshake link.window link.meter "
     "link.channel link.incoming link.parts link.reader link.protocol link.session"
 )
 """The protocol between processes: bytes and the time in, bytes and events out."""

@@ -201,6 +201,36 @@ def ps(
 
 
 @app.command()
+def links(
+    agents: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[AGENT]...",
+            help="Agents whose processes are meant; without, all.",
+            show_default=False,
+        ),
+    ] = None,
+    own: Annotated[
+        bool, typer.Option("--self", help="Show the process of this command, too.")
+    ] = False,
+    url: Url = None,
+    namespace: Namespace = "default",
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """List which way messages go between processes, and why not directly."""
+    from academy.cli.connection import Connection
+    from academy.cli.links import list_links
+
+    connection = Connection(url, namespace)
+    execute(
+        lambda: list_links(connection, agents or [], own=own, as_json=as_json),
+        url=url,
+        debug=debug,
+    )
+
+
+@app.command()
 def ping(
     agent: AgentArgument,
     count: Annotated[int, typer.Option("--count", "-c", min=1, help="How often.")] = 4,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import msgspec
 
@@ -21,6 +21,7 @@ from academy.exchange.directory import Directory
 from academy.exchange.keys import base32_to_uuid, entity_key
 from academy.exchange.lease import LEASE
 from academy.exchange.ledger import Awaited
+from academy.exchange.link_info import ProcessInfo
 from academy.exchange.mailbox import PROBE, REPORT, Entry
 from academy.exchange.router import Router, terminated
 from academy.exchange.stream import REPLIES, REQUESTS
@@ -44,12 +45,13 @@ STATS_TIMEOUT = 5.0
 
 
 class _Probe(msgspec.Struct, array_like=True):
-    """Asks the owner of a mailbox what it knows."""
+    """Asks the owner of a mailbox what it knows; of its process only if wanted."""
 
     number: int
     asker: str
     asker_role: str
     tags: list[bytes]
+    process: bool = False
 
 
 class _Report(msgspec.Struct, array_like=True):
@@ -59,6 +61,7 @@ class _Report(msgspec.Struct, array_like=True):
     known: list[bytes]
     inc: int
     stats: tuple[int, int, int, int, int]
+    process: ProcessInfo | None = None
 
 
 class Auditor:
@@ -91,6 +94,8 @@ class Auditor:
         self._reports: dict[int, asyncio.Future[_Report]] = {}
         self.settled = 0
         """How many requests were answered with an error by the audit."""
+        self.inspect: Callable[[], ProcessInfo | None] = lambda: None
+        """Tells how this process talks to others."""
 
     async def run(self) -> None:
         """Audit for ever."""
@@ -139,14 +144,24 @@ class Auditor:
         box = self._boxes.get(uid)
         if box is not None:
             return box.ledger.stats(len(box.inbox))
+        report = await self._question(uid, process=False)
+        return None if report is None else AgentStats(*report.stats)
+
+    async def process_of(self, uid: EntityId) -> ProcessInfo | None:
+        """Ask the process that has a mailbox for its links; `None` as in `stats`."""
+        if uid in self._boxes:
+            return self.inspect()
+        report = await self._question(uid, process=True)
+        return None if report is None else report.process
+
+    async def _question(self, uid: EntityId, *, process: bool) -> _Report | None:
         asker = next(iter(self._boxes.values()), None)
         if asker is None:
             return None
         try:
-            report = await self._probe(asker, uid, [])
+            return await self._probe(asker, uid, [], process=process)
         except (ExchangeError, TimeoutError):
             return None
-        return AgentStats(*report.stats)
 
     def heard(self, box: BoundMailbox, entry: Entry) -> None:
         """Take a probe or a report; damaged ones are dropped."""
@@ -303,7 +318,12 @@ class Auditor:
             box.report(awaited.header, terminated(dest, reason, executed))
 
     async def _probe(
-        self, asker: BoundMailbox, dest: EntityId, tags: list[bytes]
+        self,
+        asker: BoundMailbox,
+        dest: EntityId,
+        tags: list[bytes],
+        *,
+        process: bool = False,
     ) -> _Report:
         """Ask the owner of a mailbox; its answer comes to the asker's mailbox.
 
@@ -315,7 +335,7 @@ class Auditor:
         number = self._number
         future: asyncio.Future[_Report] = self._loop.create_future()
         self._reports[number] = future
-        probe = _Probe(number, str(asker.uid.uid), asker.uid.role, tags)
+        probe = _Probe(number, str(asker.uid.uid), asker.uid.role, tags, process)
         asker.expecting += 1
         try:
             async with asyncio.timeout(STATS_TIMEOUT):
@@ -336,8 +356,10 @@ class Auditor:
         ]
         s = box.ledger.stats(len(box.inbox))
         counts = (s.incoming, s.outgoing, s.completed, s.in_progress, s.queued)
-        report = msgspec.msgpack.encode(_Report(probe.number, known, box.inc, counts))
-        self._router.control_soon(_asker(probe), REPORT, report)
+        info = self.inspect() if probe.process else None
+        report = _Report(probe.number, known, box.inc, counts, info)
+        payload = msgspec.msgpack.encode(report)
+        self._router.control_soon(_asker(probe), REPORT, payload)
 
 
 def _asker(probe: _Probe) -> EntityId:

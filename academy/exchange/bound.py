@@ -26,6 +26,10 @@ SLOW = 2.0
 """Seconds for which nobody waits for a consumer that was found not to keep up."""
 
 
+_REQUESTS = f":{REQUESTS}"
+"""End of the names of streams of requests."""
+
+
 class Delivery(NamedTuple):
     """A message in the inbox of a bound mailbox.
 
@@ -95,6 +99,7 @@ class BoundMailbox:
         self.clean = clean
         """Incarnations before it of which it is known what they took."""
         self._channels: dict[str, tuple[Peer, int]] = {}
+        self._held: list[Delivery] | None = None
         self._waiting = 0
         self._streams: dict[tuple[uuid.UUID, int], SendStream] = {}
         self._gates: dict[tuple[uuid.UUID, int], asyncio.Lock] = {}
@@ -141,7 +146,7 @@ class BoundMailbox:
 
     def waiting_tags(self) -> set[uuid.UUID]:
         """Return the tags of the messages that the consumer has not taken."""
-        return {d.message.tag for d in self.inbox.items()}
+        return {d.message.tag for d in [*self.inbox.items(), *(self._held or [])]}
 
     def has_answer(self, tag: uuid.UUID) -> bool:
         """Return whether the answer to a request of this mailbox waits in the inbox."""
@@ -152,7 +157,10 @@ class BoundMailbox:
 
     def accept(self, delivery: Delivery) -> None:
         """Put a message into the inbox; the caller has checked its number."""
-        self.inbox.put(delivery)
+        if self._held is not None and delivery.stream.endswith(_REQUESTS):
+            self._held.append(delivery)
+        else:
+            self.inbox.put(delivery)
         self._open_barriers()
 
     def report(self, header: Header, body: AcademyErrorResponse) -> None:
@@ -249,9 +257,20 @@ class BoundMailbox:
         """End the mailbox because its transport is closed."""
         self._end(RuntimeError(f"The transport of {self.uid} is closed."))
 
+    def hold_requests(self) -> None:
+        """Leave the requests that come from now on to the next owner.
+
+        The consumer still gets responses, and cancels of what it has taken.
+        """
+        if self._held is None:
+            self._held = []
+            for delivery in self.inbox.drain():
+                self.accept(delivery)
+
     def untaken(self) -> list[Delivery]:
         """Remove and return what the consumer of an ended mailbox did not take."""
-        return self.inbox.drain()
+        held, self._held = self._held or [], None
+        return [*held, *self.inbox.drain()]
 
     def _end(self, error: Exception) -> None:
         self.inbox.end(error)

@@ -271,6 +271,16 @@ class AgentExchangeClient(
         """The agent."""
         return self._agent_id
 
+    def hold_requests(self) -> None:
+        """Take no more requests: they wait for the next client of this mailbox.
+
+        Responses still come. An exchange whose mailboxes do not outlive their process
+        goes on to hand requests out.
+        """
+        hold = getattr(self._transport, "hold_requests", None)
+        if hold is not None:
+            hold()
+
     async def close(self) -> None:
         """Close the client. The mailbox stays: the agent can run again later."""
         await self._close()

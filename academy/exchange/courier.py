@@ -252,7 +252,10 @@ class Courier:
             self.seek(line)
 
     def lost(self, process: bytes, detail: str) -> None:
-        """Fail the requests that a process had which is gone; keep the others."""
+        """Fail the requests that a process has had directly and that is gone.
+
+        What it had from queues is not known here.
+        """
         for line in self.lines.at(process):
             error = PeerLostError(line.dest, "maybe", detail)
             for awaited in list(line.box.ledger.awaited.values()):
@@ -339,6 +342,7 @@ class Courier:
     def _send_direct(self, line: Line, parcel: Parcel) -> None:
         assert line.peer is not None
         line.peer.session.send(line.key, parcel.seq, parcel.segments)
+        line.peer.sent += 1
         line.peer.flush_soon()
         _set_accepted(parcel)
 

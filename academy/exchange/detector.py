@@ -75,9 +75,10 @@ class FailureDetector:
             else:
                 return
             detail = f"its process {theirs.pid} has ended"
+            keys = self._keys(theirs)
             self._courier.lost(bytes.fromhex(theirs.process), detail)
             await self._directory.bury(theirs.process)
-            self._hurry(theirs)
+            self._hurry(keys)
         except ExchangeError as e:
             logger.debug("The directory could not be told of a death: %s", e)
         finally:
@@ -87,12 +88,17 @@ class FailureDetector:
         try:
             await self._directory.challenge(theirs.process, CHALLENGE)
             await asyncio.sleep(CHALLENGE)
-            self._hurry(theirs)
+            self._hurry(self._keys(theirs))
         except ExchangeError as e:
             logger.debug("A lease could not be challenged: %s", e)
         finally:
             self._looking.discard(theirs.process)
 
-    def _hurry(self, theirs: Addresses) -> None:
-        for line in self._courier.lines.at(bytes.fromhex(theirs.process)):
-            self._auditor.look_at(entity_key(line.dest))
+    def _keys(self, theirs: Addresses) -> set[str]:
+        """Return the keys of the mailboxes that a process had."""
+        lines = self._courier.lines.at(bytes.fromhex(theirs.process))
+        return {entity_key(line.dest) for line in lines}
+
+    def _hurry(self, keys: set[str]) -> None:
+        for key in keys:
+            self._auditor.look_at(key)

@@ -26,6 +26,7 @@ from academy.exchange.connection import RedisConnectionInfo
 from academy.exchange.courier import Courier
 from academy.exchange.detector import FailureDetector
 from academy.exchange.directory import Directory, new_process_id, process_value
+from academy.exchange.inspector import Inspector
 from academy.exchange.keys import Keys, base32_to_uuid, entity_key
 from academy.exchange.lease import Lease
 from academy.exchange.links import Links
@@ -70,11 +71,18 @@ class Engine:
         info: The server.
         namespace: The namespace.
         direct: Whether to talk directly to other processes.
+        interface: Network interface, by name or address, for that; `None` for all.
     """
 
     def __init__(
-        self, info: RedisConnectionInfo, namespace: str, *, direct: bool = False
+        self,
+        info: RedisConnectionInfo,
+        namespace: str,
+        *,
+        direct: bool = False,
+        interface: str | None = None,
     ) -> None:
+        self._interface = interface
         keys = Keys(namespace)
         self.process = new_process_id()
         self._keys = keys
@@ -107,6 +115,8 @@ class Engine:
             )
             self.courier.seek = self.links.seek
             self.courier.moved = self.links.forget
+        parts = self.queues, self.courier, self.boxes, self.auditor, self.links
+        self.auditor.inspect = Inspector(self.process, *parts).look
         self._reader = WakeReader(info, keys.wake(self.process))
         self._lease = Lease(info, keys.prefix, self.process, self._lease_lost)
         self._restoring: asyncio.Task[None] | None = None
@@ -118,13 +128,15 @@ class Engine:
             redis.exceptions.ConnectionError: The server cannot be reached, or refuses
                 the login.
             IncompatibleServerError: The server is too old.
+            ValueError: There is no such interface.
         """
         try:
             await self.server.open()
             await self._find_secret()
-            addresses = None if self.links is None else await self.links.open()
-            host, pid = platform.node(), os.getpid()
-            await self._lease.open(process_value(host, pid, __version__, addresses))
+            addresses = None
+            if self.links is not None:
+                addresses = await self.links.open(self._interface)
+            await self._lease.open(_value(addresses))
         except BaseException:
             if self.links is not None:
                 await self.links.close()
@@ -147,6 +159,22 @@ class Engine:
             await self.server.call("leave", self.process, timeout=5.0, stall=STALL)
         await self._reader.close()
         await self.server.close()
+
+    async def listen(self, port: int) -> None:
+        """Be reachable at one more TCP port, and publish that.
+
+        Raises:
+            OSError: It cannot be bound.
+        """
+        if self.links is not None:
+            await self.links.node.add_port(port)
+            await self._lease.publish(_value(self.links.look()))
+
+    def unlisten(self, port: int) -> None:
+        """Be no longer reachable at a TCP port; links stay."""
+        if self.links is not None:
+            self.links.node.remove_port(port)
+            self._lease.value = _value(self.links.look())
 
     # Mailboxes
 
@@ -387,3 +415,8 @@ class Engine:
             found = NamespaceSecret(stored)
         if found not in self._secrets:
             self._secrets.insert(0, found)
+
+
+def _value(addresses: Addresses | None) -> bytes:
+    """Return what this process publishes about itself."""
+    return process_value(platform.node(), os.getpid(), __version__, addresses)

@@ -23,7 +23,11 @@ _slots: weakref.WeakKeyDictionary[
 
 
 async def acquire(
-    info: RedisConnectionInfo, namespace: str, *, direct: bool = False
+    info: RedisConnectionInfo,
+    namespace: str,
+    *,
+    direct: bool = False,
+    interface: str | None = None,
 ) -> Engine:
     """Return the engine for a server and namespace, made when there is none.
 
@@ -31,6 +35,7 @@ async def acquire(
         info: The server.
         namespace: The namespace.
         direct: Whether it talks directly to other processes.
+        interface: Network interface, by name or address, for that; `None` for all.
 
     Every `acquire` needs a `release`.
 
@@ -40,13 +45,13 @@ async def acquire(
         ValueError: The namespace cannot be used in keys.
     """
     slots = _slots.setdefault(asyncio.get_running_loop(), {})
-    key = (*info.identity(), namespace, direct)
+    key = (*info.identity(), namespace, direct, interface)
     slot = slots.setdefault(key, _Slot())
     slot.users += 1
     try:
         async with slot.lock:
             if slot.engine is None:
-                engine = Engine(info, namespace, direct=direct)
+                engine = Engine(info, namespace, direct=direct, interface=interface)
                 await engine.open()
                 slot.engine = engine
             return slot.engine

@@ -22,7 +22,7 @@ from academy.exchange.connection import (
 )
 from academy.exchange.factory import ExchangeFactory
 from academy.exchange.keys import base32_to_uuid, check_namespace, uuid_to_base32
-from academy.exchange.ports import PortPool, release_port, reserve_port
+from academy.exchange.ports import PortPool, check_port, release_port
 from academy.exchange.relay import RelayTransport
 from academy.identifier import AgentId, EntityId, UserId
 from academy.socket import interface_addresses
@@ -69,7 +69,7 @@ class HybridExchangeTransport(RelayTransport):
         redis_info: The server.
         namespace: Namespace of the keys.
         host: Address under which peers can reach this host.
-        port: Port that is set aside for this mailbox; 0 for none.
+        port: A port to listen on, beside the one of this process; 0 for none.
         interface: Network interface that peers are to use.
     """
 
@@ -92,7 +92,6 @@ class HybridExchangeTransport(RelayTransport):
         self._host = host
         self._port = port
         self._interface = interface
-        self._held: socket.socket | None = None
         self._ports: PortPool | None = None
 
     @classmethod
@@ -112,10 +111,10 @@ class HybridExchangeTransport(RelayTransport):
             namespace: Namespace of the keys.
             redis_info: The server.
             interface: Network interface, by name or address, that peers are to use;
-                `None` for the address of the local host's name.
+                `None` for all.
             mailbox_id: The mailbox; `None` registers a new user.
             name: Name of the new user.
-            port: Port to set aside for this mailbox; `None` for none.
+            port: A port to listen on, beside the one of this process; `None` for none.
 
         Raises:
             redis.exceptions.ConnectionError: The server cannot be reached.
@@ -125,7 +124,8 @@ class HybridExchangeTransport(RelayTransport):
             OSError: Another process has the port.
         """
         host = _host(interface)
-        held = None if port is None else reserve_port(port)
+        if port is not None:
+            check_port(port)
         transport = cls(
             mailbox_id or UserId.new(name=name),
             async_client(redis_info, timeout=5.0),
@@ -135,7 +135,6 @@ class HybridExchangeTransport(RelayTransport):
             port=port or 0,
             interface=interface,
         )
-        transport._held = held
         try:
             await transport.open(register=mailbox_id is None)
         except BaseException:
@@ -162,9 +161,6 @@ class HybridExchangeTransport(RelayTransport):
             await super().close()
         finally:
             await self._redis_client.aclose()
-            if self._held is not None:
-                self._held.close()
-                self._held = None
             release_port(self._port)
 
 
@@ -176,7 +172,7 @@ class HybridExchangeFactory(ExchangeFactory[HybridExchangeTransport]):
         redis_port: Its port.
         redis_kwargs: Further arguments of `redis.asyncio.Redis`, such as `password`.
         interface: Network interface, by name or address, that peers are to use;
-            `None` for the address of the local host's name.
+            `None` for all.
         namespace: Namespace of the keys; clients reach those of the same namespace.
             `None` makes a random one.
         ports: Ports to give to the clients of this process, one each. When they run

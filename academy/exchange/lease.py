@@ -46,7 +46,8 @@ class Lease:
         self._client = sync_client(info, timeout=3.0)
         self._prefix = prefix
         self._process = process
-        self._value = b""
+        self.value = b""
+        """What others may read about the process, from the next renewal on."""
         self._on_lost = on_lost
         self._loop = asyncio.get_running_loop()
         self._stop = threading.Event()
@@ -63,9 +64,17 @@ class Lease:
         Raises:
             redis.exceptions.RedisError: The server did not answer.
         """
-        self._value = value
+        self.value = value
         await asyncio.to_thread(self._renew)
         self._thread.start()
+
+    async def publish(self, value: bytes) -> None:
+        """Change what others may read, at once if the server answers."""
+        self.value = value
+        try:
+            await asyncio.to_thread(self._renew)
+        except (RedisError, OSError) as e:
+            logger.debug("The lease could not be renewed: %s", e)
 
     async def close(self) -> None:
         """Stop renewing. The lease itself is given up by the caller. Idempotent."""
@@ -100,7 +109,7 @@ class Lease:
             self._prefix,
             self._process,
             str(milliseconds),
-            self._value,
+            self.value,
         )
         return bool(reply)
 

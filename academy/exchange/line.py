@@ -117,6 +117,14 @@ class Lines:
         """Return the lines to mailboxes that are in a process, as far as is known."""
         return list(self._by_process.get(process, ()))
 
+    def processes(self) -> list[bytes]:
+        """Return the processes that have destinations, as far as is known."""
+        return list(self._by_process)
+
+    def unplaced(self) -> list[Line]:
+        """Return the lines to mailboxes of which no process is known."""
+        return [line for line in self._by_key.values() if not line.process]
+
     def answering(self, box: BoundMailbox) -> set[bytes]:
         """Return the tags of the answers of a mailbox that are still on their way."""
         lines = [line for line in self.of(box) if line.key.lane == REPLIES]

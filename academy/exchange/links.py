@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import platform
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+
+import msgspec
 
 from academy.exception import ExchangeError
 from academy.exchange.bound import BoundMailbox
@@ -26,15 +30,24 @@ from academy.link.channel import (
     Taken,
     Told,
 )
+from academy.link.frame import Buffer
 from academy.link.host import addresses_of
 from academy.link.node import Node
 from academy.link.peer import Peer
+from academy.socket import interface_addresses
 from academy.task import Tasks
 
 logger = logging.getLogger(__name__)
 
 SEEK_PAUSE = 1.0
 """Seconds between two questions where the same mailbox is."""
+
+
+class _Hello(msgspec.Struct, array_like=True):
+    """What a process says of itself at the beginning of a link."""
+
+    host: str
+    pid: int
 
 
 class Links:
@@ -71,18 +84,48 @@ class Links:
         self._addresses: dict[bytes, Addresses] = {}
         self._seeking: dict[uuid.UUID, float] = {}
         self.node = node(self)
+        self._hosts: Sequence[str] = ()
         self.mine: Addresses
 
-    async def open(self) -> Addresses:
-        """Begin to listen; return where this process can be reached."""
-        await self.node.open()
-        self.mine = addresses_of(self.node)
+    async def open(self, interface: str | None) -> Addresses:
+        """Begin to listen, and return where this process can be reached.
+
+        Args:
+            interface: Name or address of the network interface that others are to
+                use; `None` for all.
+
+        Raises:
+            ValueError: There is no such interface.
+        """
+        self._hosts = () if interface is None else interface_addresses(interface)
+        await self.node.open(self._hosts)
+        return self.look()
+
+    def look(self) -> Addresses:
+        """Return where this process can be reached now."""
+        self.mine = addresses_of(self.node, self._hosts)
         return self.mine
 
     async def close(self) -> None:
         """End all links."""
         await self._tasks.cancel()
         await self.node.close()
+
+    def whereabouts(self, process: bytes) -> tuple[str | None, int | None]:
+        """Return host and process number of a process, for people to read.
+
+        They are what it says itself on a link; else they are taken from where it can
+        be reached, as far as that is known.
+        """
+        peer = self.node.peers.get(process)
+        if peer is not None and peer.pid is not None:
+            return peer.host, peer.pid
+        theirs = self._addresses.get(process)
+        if theirs is None:
+            return None, None
+        if theirs.host == self.mine.host:
+            return platform.node(), theirs.pid
+        return (theirs.tcp[0].host if theirs.tcp else None), theirs.pid
 
     # Finding
 
@@ -160,6 +203,8 @@ class Links:
 
     def link_up(self, peer: Peer) -> None:
         """Open the channels of the lines that wait for this peer."""
+        hello = _Hello(platform.node(), os.getpid())
+        peer.session.tell(msgspec.msgpack.encode(hello))
         for line in self._lines.at(peer.process):
             self._open(line, peer)
 
@@ -180,6 +225,7 @@ class Links:
         """React to what the session with a peer says."""
         match event:
             case Received(_, key, seq, segments):
+                peer.received += 1
                 box = self._by_uid.get(key.dest)
                 if box is not None and not box.ended:
                     self._receiver.direct(box, key, seq, list(segments))
@@ -198,8 +244,8 @@ class Links:
                     self._courier.rejected(line)
             case ChannelOffered(channel, key):
                 self._offered(peer, channel, key)
-            case Told():
-                logger.debug("A peer sent a control message that is not known here")
+            case Told(data):
+                self._told(peer, data)
 
     def _line(self, peer: Peer, key: ChannelKey) -> Line | None:
         """Return the line of a channel, if it goes by this peer now."""
@@ -217,3 +263,11 @@ class Links:
         name = stream_of(key)
         peer.session.accept(channel, box.inc, box.received.accepted(name))
         box.attach(name, peer, channel)
+
+    def _told(self, peer: Peer, data: Buffer) -> None:
+        try:
+            hello = msgspec.msgpack.decode(data, type=_Hello)
+        except ValueError:
+            logger.debug("A peer sent a control message that is not known here")
+            return
+        peer.host, peer.pid = hello.host, hello.pid

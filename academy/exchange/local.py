@@ -26,6 +26,7 @@ from academy.exchange.client_config import ExchangeClientConfig
 from academy.exchange.factory import ExchangeFactory
 from academy.exchange.inbox import Inbox
 from academy.exchange.ledger import Ledger
+from academy.exchange.link_info import ProcessInfo
 from academy.exchange.transport import (
     ExchangeTransportMixin,
     MailboxStatus,
@@ -98,8 +99,7 @@ class LocalExchangeState(NoPickleMixin):
         mailbox = self.mailboxes.get(uid)
         if mailbox is None:
             raise BadEntityIdError(uid)
-        if mailbox.terminated is not None:
-            e = mailbox.terminated
+        if (e := mailbox.terminated) is not None:
             raise MailboxTerminatedError(e.uid, e.reason, "no")
         return mailbox
 
@@ -297,10 +297,15 @@ class LocalExchangeTransport(ExchangeTransportMixin, NoPickleMixin):
         mailbox = self._state.mailboxes.get(uid)
         if mailbox is None:
             raise BadEntityIdError(uid)
-        queued = len(mailbox.waiting)
-        if mailbox.owner is not None:
-            queued += len(mailbox.owner.inbox)
-        return mailbox.ledger.stats(queued)
+        arrived = 0 if mailbox.owner is None else len(mailbox.owner.inbox)
+        return mailbox.ledger.stats(len(mailbox.waiting) + arrived)
+
+    async def links(self, uid: EntityId | None = None) -> ProcessInfo | None:
+        """Return this process, which has no links; `None` where nobody runs."""
+        if uid is not None and uid not in self._state.mailboxes:
+            raise BadEntityIdError(uid)
+        running = uid is None or await self.status(uid) is MailboxStatus.ACTIVE
+        return ProcessInfo.here("") if running else None
 
     async def terminate(self, uid: EntityId) -> None:
         """Close a mailbox for good; waiting requests are answered. Idempotent."""

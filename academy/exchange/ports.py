@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import socket
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -84,24 +83,3 @@ def release_port(port: int) -> None:
     """Let a port be given out again."""
     with _lock:
         _in_use.discard(port)
-
-
-def reserve_port(port: int) -> socket.socket:
-    """Hold a port for this process, so that no other can listen on it.
-
-    Raises:
-        ValueError: It is no port.
-        OSError: Another process has it.
-    """
-    check_port(port)
-    held = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    try:
-        held.bind(("", port))
-    except OSError as e:
-        held.close()
-        raise OSError(
-            e.errno,
-            f"Port {port} cannot be used ({e.strerror}). Another process has it, or "
-            "it needs privileges; give other ports.",
-        ) from e
-    return held

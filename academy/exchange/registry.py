@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Generic
 
 from academy.exchange.client_config import ExchangeClientConfig
+from academy.exchange.link_info import ProcessInfo
 from academy.exchange.transport import (
     AGENT_CLASS,
     AgentInfo,
@@ -132,6 +133,25 @@ class Registry(Generic[ExchangeTransportT]):
             BadEntityIdError: It was never registered.
         """
         return await self._transport.agent_stats(uid)
+
+    async def links(self, uid: EntityId | None = None) -> ProcessInfo | None:
+        """Return how a process talks to others: which way to each, and why.
+
+        Args:
+            uid: An agent that the process runs; `None` for the process of this client.
+
+        Returns:
+            What the process tells; `None` if no process runs the agent, it is too busy
+            to answer within 5 seconds, or the exchange (of others) cannot tell.
+
+        Raises:
+            BadEntityIdError: The agent was never registered.
+        """
+        ask = getattr(self._transport, "links", None)
+        if ask is None:
+            return None
+        info: ProcessInfo | None = await ask(uid)
+        return info
 
     async def terminate(self, uid: EntityId, *, reason: str | None = None) -> None:
         """Close a mailbox for good; waiting requests are answered. Idempotent.

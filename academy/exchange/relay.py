@@ -12,6 +12,7 @@ from academy.exchange.bound import BoundMailbox
 from academy.exchange.connection import RedisConnectionInfo
 from academy.exchange.directory import info
 from academy.exchange.engine import Engine
+from academy.exchange.link_info import ProcessInfo
 from academy.exchange.transport import (
     AGENT_CLASS,
     AgentInfo,
@@ -41,6 +42,8 @@ class RelayTransport(ExchangeTransportMixin, NoPickleMixin):
         self._mailbox_id = mailbox_id
         self._redis_info = redis_info
         self._namespace = namespace
+        self._interface: str | None = None
+        self._port = 0
         self._engine: Engine | None = None
         self._box: BoundMailbox | None = None
 
@@ -75,16 +78,23 @@ class RelayTransport(ExchangeTransportMixin, NoPickleMixin):
             redis.exceptions.ConnectionError: The server cannot be reached.
             BadEntityIdError: The mailbox is not registered.
             MailboxTerminatedError: It is closed for good.
+            ValueError: There is no such interface.
+            OSError: Another process has the port.
         """
         engine = await engines.acquire(
-            self._redis_info, self._namespace, direct=self.direct
+            self._redis_info,
+            self._namespace,
+            direct=self.direct,
+            interface=self._interface,
         )
         try:
+            if self._port:
+                await engine.listen(self._port)
             if register:
                 await engine.directory.register([(self._mailbox_id, ())])
             self._box = await engine.bind(self._mailbox_id)
         except BaseException:
-            await engines.release(engine)
+            await self._release(engine)
             raise
         self._engine = engine
 
@@ -167,6 +177,27 @@ class RelayTransport(ExchangeTransportMixin, NoPickleMixin):
             return AgentStats(queued=record.waiting)
         return stats
 
+    async def links(self, uid: EntityId | None = None) -> ProcessInfo | None:
+        """Return how a process talks to others, as it tells itself.
+
+        Args:
+            uid: A mailbox that the process has; `None` for this process.
+
+        Returns:
+            What it tells; `None` if no live process has the mailbox, or it is too busy
+            to answer within 5 seconds.
+
+        Raises:
+            BadEntityIdError: The mailbox was never registered.
+        """
+        auditor = self.engine.auditor
+        if uid is None:
+            return auditor.inspect()
+        (record,) = await self.engine.directory.lookup([uid])
+        if record.state == "missing":
+            raise BadEntityIdError(uid)
+        return await auditor.process_of(uid) if record.live else None
+
     async def terminate(self, uid: EntityId) -> None:
         """Close a mailbox for good; waiting requests are answered. Idempotent."""
         await self.engine.terminate(uid)
@@ -179,6 +210,11 @@ class RelayTransport(ExchangeTransportMixin, NoPickleMixin):
         """Note that nobody waits for the answer to a request any more."""
         if self._box is not None:
             self._box.ledger.forget(tag)
+
+    def hold_requests(self) -> None:
+        """Leave the requests that come from now on to the next owner."""
+        if self._box is not None:
+            self._box.hold_requests()
 
     async def close(self) -> None:
         """Stop receiving; unread messages stay in the mailbox. Idempotent.
@@ -193,7 +229,12 @@ class RelayTransport(ExchangeTransportMixin, NoPickleMixin):
             if box is not None:
                 await engine.unbind(box)
         finally:
-            await engines.release(engine)
+            await self._release(engine)
+
+    async def _release(self, engine: Engine) -> None:
+        if self._port:
+            engine.unlisten(self._port)
+        await engines.release(engine)
 
     def _bound(self) -> BoundMailbox:
         if self._box is None:

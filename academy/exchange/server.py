@@ -70,11 +70,21 @@ class IncompatibleServerError(ExchangeError):
 
 
 @functools.cache
-def script(name: str) -> str:
-    """Return the source of a script, with the part that all share."""
+def scripts() -> dict[str, str]:
+    """Return the sources of all scripts, by name, with the part that all share."""
     folder = importlib.resources.files("academy.exchange") / "scripts"
-    prelude = (folder / "prelude.lua").read_text()
-    return prelude + (folder / f"{name}.lua").read_text()
+    sources = {
+        file.name.removesuffix(".lua"): file.read_text()
+        for file in folder.iterdir()
+        if file.name.endswith(".lua")
+    }
+    prelude = sources.pop("prelude")
+    return {name: prelude + source for name, source in sources.items()}
+
+
+def script(name: str) -> str:
+    """Return the source of a script."""
+    return scripts()[name]
 
 
 def backoff(attempt: int) -> float:
@@ -137,6 +147,8 @@ class Server:
         """
         deadline = asyncio.get_running_loop().time() + 4.0
         attempt = 0
+        # Now, since later there may be no file descriptor left to read them.
+        scripts()
         while True:
             try:
                 async with asyncio.timeout_at(deadline):
@@ -287,6 +299,8 @@ class Server:
             self._asked_since = None
             for command, reply in zip(batch, replies, strict=True):
                 self._answer(command, reply)
+            # They may be large, and the next ones may be long in coming.
+            del batch, replies, command, reply
 
     def _next_batch(self) -> list[Command]:
         batch: list[Command] = []

@@ -89,9 +89,9 @@ class ExchangeTransport(Protocol[AgentRegistrationT_co]):
     Clients use what a transport has beyond this protocol: `leased = True`, where the
     exchange itself knows which processes live, so that no client sends heartbeats and
     binding fails for mailboxes that are missing or terminated; `status(uid)`;
-    `census()`; `register_agents(pairs)`; `fail(uid, reason)`, which terminates a
-    mailbox and tells those who wait for it why; and `forget(tag)`, called when nobody
-    waits for the answer to a request any more.
+    `census()`; `links(uid)`; `register_agents(pairs)`; `fail(uid, reason)`, which
+    terminates a mailbox and tells those who wait for it why; and `forget(tag)`, called
+    when nobody waits for the answer to a request any more.
     """
 
     @property

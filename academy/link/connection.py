@@ -196,8 +196,11 @@ class Connection(asyncio.Protocol):
                 self._timer.cancel()
                 self._timer = None
             return
-        # The timer only moves when it fires: most of the time it was set too early,
-        # and looking again costs less than setting it with every frame.
+        # Most of the time the timer is set too early, for every frame puts off what is
+        # due: looking again when it fires costs less than setting it every time.
+        if self._timer is not None and due < self._timer.when():
+            self._timer.cancel()
+            self._timer = None
         if self._timer is None:
             self._timer = self._loop.call_at(due, self._fire)
 

@@ -6,6 +6,7 @@ import functools
 import os
 import socket
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from academy.link.address import Addresses, Endpoint
@@ -42,9 +43,14 @@ def host_id() -> str:
     return "/".join(parts)
 
 
-def addresses_of(node: Node) -> Addresses:
-    """Return where a node of this process can be reached."""
-    hosts = interface_addresses() or ["127.0.0.1"]
+def addresses_of(node: Node, hosts: Sequence[str] = ()) -> Addresses:
+    """Return where a node of this process can be reached.
+
+    Args:
+        node: The node.
+        hosts: Addresses that it is bound to; if there are none, it is to all.
+    """
+    hosts = hosts or interface_addresses() or ["127.0.0.1"]
     found = [Endpoint(host=host, port=port) for port in node.ports for host in hosts]
     pid = os.getpid()
     return Addresses(

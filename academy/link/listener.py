@@ -10,7 +10,7 @@ import socket
 import struct
 import sys
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 BACKLOG = 128
@@ -28,60 +28,119 @@ class Listener:
     def __init__(self, factory: Callable[[str], asyncio.Protocol]) -> None:
         self._factory = factory
         self._folder: Path | None = None
-        self._servers: list[asyncio.Server] = []
+        self._hosts: Sequence[str] = ()
+        self._unix: asyncio.Server | None = None
+        self._servers: dict[int, list[asyncio.Server]] = {}
         self.unix_path: str | None = None
         self.ports: list[int] = []
 
-    async def open(self, *, host: str | None, ports: Iterable[int] = ()) -> None:
-        """Bind a Unix socket in a private directory, and TCP ports.
+    async def open(self, hosts: Sequence[str] = ()) -> None:
+        """Bind a Unix socket in a private directory, and a TCP port.
 
         Args:
-            host: Address to bind TCP to; `None` for all.
-            ports: Further ports; one is always chosen by the system.
+            hosts: Addresses to bind TCP to; all if there are none.
 
         Raises:
-            OSError: A port cannot be bound.
+            OSError: No port can be bound.
         """
-        loop = asyncio.get_running_loop()
+        self._hosts = hosts
         with contextlib.suppress(OSError, NotImplementedError):
-            await self._open_unix(loop)
-        for port in (0, *ports):
-            await self.add_port(host, port)
+            await self._open_unix(asyncio.get_running_loop())
+        await self.add_port(0)
 
-    async def add_port(self, host: str | None, port: int) -> int:
+    async def add_port(self, port: int) -> int:
         """Bind one more TCP port and return its number.
+
+        Args:
+            port: The port; 0 for one that the system chooses.
 
         Raises:
             OSError: It cannot be bound.
         """
         loop = asyncio.get_running_loop()
-        server = await loop.create_server(
-            lambda: self._factory("tcp"), host, port, backlog=BACKLOG
-        )
-        self._servers.append(server)
-        bound: int = server.sockets[0].getsockname()[1]
-        self.ports.append(bound)
+        socks = _bind(self._hosts, port)
+        bound: int = socks[0].getsockname()[1]
+        servers = [
+            await loop.create_server(lambda: self._factory("tcp"), sock=sock)
+            for sock in socks
+        ]
+        self._servers[bound] = servers
+        # Those that were asked for go first: a firewall may let only them pass.
+        self.ports.insert(0, bound)
         return bound
+
+    def remove_port(self, port: int) -> None:
+        """Stop to listen on a TCP port; connections stay. Idempotent."""
+        for server in self._servers.pop(port, []):
+            server.close()
+        if port in self.ports:
+            self.ports.remove(port)
 
     async def _open_unix(self, loop: asyncio.AbstractEventLoop) -> None:
         _sweep()
         prefix = f"{PREFIX}{os.getpid()}-"
         self._folder = Path(tempfile.mkdtemp(prefix=prefix))
         path = str(self._folder / "link")
-        server = await loop.create_unix_server(
+        self._unix = await loop.create_unix_server(
             lambda: self._factory("uds"), path, backlog=BACKLOG
         )
-        self._servers.append(server)
         self.unix_path = path
 
     async def close(self) -> None:
         """Stop to listen and remove the Unix socket. Idempotent."""
-        for server in self._servers:
-            server.close()
-        self._servers.clear()
+        for port in list(self.ports):
+            self.remove_port(port)
+        if self._unix is not None:
+            self._unix.close()
+            self._unix = None
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
+
+
+def _bind(hosts: Sequence[str], port: int) -> list[socket.socket]:
+    """Return listening sockets with the same port at all addresses.
+
+    Raises:
+        OSError: It cannot be bound.
+    """
+    try:
+        if not hosts:
+            return [_bind_all(port)]
+        socks: list[socket.socket] = []
+        try:
+            for host in hosts:
+                family = socket.AF_INET6 if ":" in host else socket.AF_INET
+                at = (host, port or (socks[0].getsockname()[1] if socks else 0))
+                made = socket.create_server(at, family=family, backlog=BACKLOG)
+                socks.append(made)
+        except OSError:
+            for sock in socks:
+                sock.close()
+            raise
+        return socks
+    except OSError as e:
+        raise OSError(
+            e.errno,
+            f"Port {port} cannot be used ({e.strerror}). Another process has it, or "
+            "it needs privileges; give other ports.",
+        ) from e
+
+
+def _bind_all(port: int) -> socket.socket:
+    """Return a listening socket for IPv6 and IPv4, or IPv4 alone where that is all.
+
+    One socket, since two would get different ports from the system.
+    """
+    if socket.has_dualstack_ipv6():
+        with contextlib.suppress(OSError):
+            return socket.create_server(
+                ("", port),
+                family=socket.AF_INET6,
+                backlog=BACKLOG,
+                dualstack_ipv6=True,
+            )
+    return socket.create_server(("", port), backlog=BACKLOG)
 
 
 def _sweep() -> None:

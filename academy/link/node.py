@@ -6,7 +6,7 @@ import asyncio
 import logging
 import secrets
 import socket
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from academy.link.address import Addresses, Endpoint
@@ -99,22 +99,25 @@ class Node:
         """TCP ports that this process listens on."""
         return self._listener.ports
 
-    async def open(self, host: str | None = None, ports: Iterable[int] = ()) -> None:
+    async def open(self, hosts: Sequence[str] = ()) -> None:
         """Begin to listen.
 
         Args:
-            host: Address to bind TCP to; `None` for all.
-            ports: Ports to bind, beside one that the system chooses.
+            hosts: Addresses to bind TCP to; all if there are none.
 
         Raises:
-            OSError: A port cannot be bound.
+            OSError: No port can be bound.
         """
-        await self._listener.open(host=host, ports=ports)
+        await self._listener.open(hosts)
         self._tasks.spawn(self._sweep(), name="idle-links")
 
-    async def add_port(self, host: str | None, port: int) -> int:
+    async def add_port(self, port: int) -> int:
         """Listen on one more TCP port; raises as `open` does."""
-        return await self._listener.add_port(host, port)
+        return await self._listener.add_port(port)
+
+    def remove_port(self, port: int) -> None:
+        """Stop to listen on a TCP port; links stay. Idempotent."""
+        self._listener.remove_port(port)
 
     async def close(self) -> None:
         """End all links and stop to listen. Idempotent."""

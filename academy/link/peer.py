@@ -9,6 +9,7 @@ from collections.abc import Callable
 from academy.link.config import LinkConfig
 from academy.link.connection import Connection
 from academy.link.frame import Frame, RemoteProtocolError
+from academy.link.meter import Meter
 from academy.link.session import Event, Session
 
 logger = logging.getLogger(__name__)
@@ -41,6 +42,15 @@ class Peer:
         """Whether its host was there, but refused the last connection."""
         self.reason = ""
         """Why there is no connection, for people to read."""
+        self.host: str | None = None
+        """Name of its host, as it says."""
+        self.pid: int | None = None
+        """Its process number there, as it says."""
+        self.sent = 0
+        """Messages that were sent to it directly."""
+        self.received = 0
+        """Messages that it has sent directly."""
+        self._meter = Meter(self.last_used)
         self._on_event = on_event
         self._loop = asyncio.get_running_loop()
         self._flushing = False
@@ -55,6 +65,18 @@ class Peer:
     def path(self) -> str:
         """How messages go: `'uds'`, `'tcp'` or `'relay'`."""
         return self.connection.kind if self.usable and self.connection else "relay"
+
+    @property
+    def rtt(self) -> float | None:
+        """Seconds of the last round trip that was measured; `None` without a link."""
+        return None if self.connection is None else self.connection._protocol.rtt
+
+    @property
+    def rate(self) -> float:
+        """Messages per second in both directions, over the last seconds."""
+        now = self._loop.time()
+        self._meter.read(self.sent + self.received, now)
+        return self._meter.rate(now)
 
     def attach(self, connection: Connection) -> None:
         """Carry the session on a new connection."""
@@ -110,6 +132,7 @@ class Peer:
         frames = self.session.frames_to_send(budget)
         if frames:
             self.last_used = self._loop.time()
+            self._meter.read(self.sent + self.received, self.last_used)
             connection.send(frames)
         if self.session.has_parts and not connection.paused:
             self.flush_soon()

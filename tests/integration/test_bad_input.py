@@ -30,6 +30,7 @@ from academy.exception import (
 from academy.exchange.client import UserExchangeClient
 from academy.exchange.hybrid import HybridExchangeFactory, base32_to_uuid
 from academy.exchange.keys import Keys, entity_key
+from academy.exchange.redis import RedisExchangeFactory
 from academy.exchange.server import IncompatibleServerError
 from academy.handle import Handle, ProxyHandle
 from academy.identifier import AgentId
@@ -504,9 +505,18 @@ async def test_garbage_in_a_queue(lab: Lab) -> None:
     ):
         for _ in range(20):
             await lab.raw.xadd(queue, fields)
+        # This one has no direct link: its request stands behind the garbage.
+        factory = RedisExchangeFactory(
+            lab.server.host,
+            lab.server.port,
+            namespace=lab.namespace,
+            **lab.server.redis_kwargs,
+        )
+        async with await factory.create_user_client() as client:
+            handle: Handle[Calculator] = Handle(lab.handle.agent_id, exchange=client)
+            assert await asyncio.wait_for(handle.add(1, b=2), 5) == 3
         await lab.check()
     assert not marker.exists()
-    await lab.check()
     assert await lab.raw.xlen(queue) <= 1
 
 

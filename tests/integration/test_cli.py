@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -24,6 +26,7 @@ from academy.embedded import EmbeddedServer
 from academy.exchange.hybrid import HybridExchangeFactory
 from academy.identifier import AgentId
 from academy.manager import Manager
+from tests.launched_agents import Counter
 
 COMMAND = [sys.executable, "-m", "academy"]
 
@@ -145,6 +148,52 @@ async def test_ps_where_there_is_nobody(office: Office) -> None:
     ended = await office.run("ps")
     assert ended.out == f"There are no agents in namespace '{office.namespace}'.\n"
     assert (await office.run("ps", "--json")).json == []
+
+
+async def test_links(office: Office) -> None:
+    """An agent in a process of its own talks directly; the table shows both ends."""
+    pool = concurrent.futures.ProcessPoolExecutor(
+        1, multiprocessing.get_context("spawn")
+    )
+    office.manager.add_executor("pool", pool)
+    counter = await office.manager.launch(Counter, executor="pool", name="counter")
+    paths = {"relay"}
+    async with asyncio.timeout(20):
+        while paths != {"uds"}:
+            pid, _ = await counter.place()
+            info = await office.manager.exchange_client.links()
+            assert info is not None
+            paths = {link.path for link in info.links}
+    ended = await office.run("links")
+    assert (ended.code, ended.err) == (0, "")
+    head, *rows = [line.split() for line in ended.out.splitlines()]
+    assert head[:5] == ["PROCESS", "AGENTS", "PEER", "PATH", "REASON"]
+    here, there = f"{os.getpid()}", f"{pid}"
+    peers = {(row[0].partition(":")[2], row[-8].partition(":")[2]) for row in rows}
+    assert peers == {(here, there), (there, here)}
+    assert all(row[-7:-5] == ["uds", "-"] for row in rows)
+
+
+async def test_links_as_json(office: Office) -> None:
+    only, *more = (await office.run("links", "desk", "--json")).json
+    assert more == []
+    assert (only["pid"], only["links"]) == (os.getpid(), [])
+    assert [agent["name"] for agent in only["agents"]] == ["desk"]
+    both = (await office.run("links", "desk", "--json", "--self")).json
+    assert [len(process["agents"]) for process in both] == [1, 0]
+    assert both[1]["pid"] != os.getpid()
+
+
+async def test_links_of_agents_that_do_not_run(office: Office) -> None:
+    ended = await office.run("links", "desk", "absent")
+    assert (ended.code, ended.out) == (1, "")
+    assert ended.err == "academy: No process runs absent now.\n"
+    assert (await office.run("links", "dask")).code == 2
+    office.namespace += "-other"
+    ended = await office.run("links")
+    assert ended.code == 0
+    assert ended.out == f"No process runs agents in namespace '{office.namespace}'.\n"
+    assert (await office.run("links", "--json")).json == []
 
 
 async def test_nobody_reads_the_output(office: Office) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from typing import Any
 
 import numpy as np
@@ -79,12 +80,14 @@ async def test_a_direct_call_needs_no_command_of_the_server(
         await agree(there, agent, request)
         assert (await answer(user)).tag == request.tag
 
-    for n in range(5):
-        await call(n)
-    before = here.server.commands, there.server.commands
+    # The consumers look into their queues once more after the last that came that way.
+    before = (-1, -1)
+    async with asyncio.timeout(10):
+        while before != (here.server.commands, there.server.commands):
+            before = here.server.commands, there.server.commands
+            await asyncio.gather(call(0), here.router.flush(1), asyncio.sleep(0.1))
     for n in range(100):
         await call(n)
-    # The consumers wait anew each time, and have no reason to look into the queues.
     assert (here.server.commands, there.server.commands) == before
 
 
@@ -367,3 +370,52 @@ async def test_links_end_with_their_process(new_engine: NewEngine) -> None:
     third = await new_engine(direct=True)
     again = await bind_agent(third, agent.uid)
     assert await take(again) == [1]
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+async def test_a_further_port_is_published_before_the_others(
+    new_engine: NewEngine,
+) -> None:
+    here, there = await new_engine(direct=True), await new_engine(direct=True)
+    agent, port = await bind_agent(there), free_port()
+    await there.listen(port)
+    found = await here.directory.locate(agent.uid, here.process)
+    assert found is not None
+    assert found.addresses.tcp[0].port == port
+    with socket.create_connection(("127.0.0.1", port)):
+        pass
+    with pytest.raises(OSError, match=f"Port {port} cannot be used"):
+        await here.listen(port)
+    there.unlisten(port)
+    await here.listen(port)
+
+
+async def test_without_links_there_is_nothing_to_listen_on(
+    new_engine: NewEngine,
+) -> None:
+    engine, port = await new_engine(), free_port()
+    await engine.listen(port)
+    engine.unlisten(port)
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port))
+
+
+async def test_only_the_chosen_interface_is_published(
+    info: RedisConnectionInfo, namespace: str
+) -> None:
+    engine = Engine(info, namespace, direct=True, interface="127.0.0.1")
+    await engine.open()
+    try:
+        assert engine.links is not None
+        assert {e.host for e in engine.links.mine.tcp} == {"127.0.0.1"}
+    finally:
+        await engine.close()
+    unknown = Engine(info, namespace, direct=True, interface="nowhere0")
+    with pytest.raises(ValueError, match="nowhere0"):
+        await unknown.open()

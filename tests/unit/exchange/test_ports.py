@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import pickle
-import socket
 import threading
 from collections.abc import Iterator
 
@@ -12,7 +11,6 @@ from academy.exchange.ports import (
     PortPool,
     check_port,
     release_port,
-    reserve_port,
 )
 
 
@@ -116,19 +114,3 @@ def test_threads_share_a_pool() -> None:
     for thread in threads:
         thread.join()
     assert sorted(taken) == list(range(1000, 1400))
-
-
-def test_a_reserved_port_is_held() -> None:
-    with socket.socket() as free:
-        free.bind(("", 0))
-        port = free.getsockname()[1]
-    with reserve_port(port), pytest.raises(OSError, match=f"Port {port}") as caught:
-        reserve_port(port)
-    assert "give other ports" in str(caught.value)
-    assert caught.value.errno is not None
-    reserve_port(port).close()
-
-
-def test_only_ports_are_reserved() -> None:
-    with pytest.raises(ValueError, match="Not a port"):
-        reserve_port(0)

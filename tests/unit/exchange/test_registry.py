@@ -82,6 +82,11 @@ async def test_census_of_an_exchange_that_knows_more(client: Client) -> None:
     assert await client.census() == [info]
 
 
+async def test_links_of_an_exchange_that_has_none(client: Client) -> None:
+    assert await client.links() is None
+    assert await client.links(AgentId.new()) is None
+
+
 async def test_only_agent_classes(client: Client) -> None:
     with pytest.raises(TypeError, match="is not an agent class"):
         await client.register_agent(int)

@@ -131,7 +131,7 @@ def test_scripts_have_the_shared_part_in_front() -> None:
     prelude = script("beat").partition("-- ARGV: P eid\n")[0]
     assert "local function is_gone" in prelude
     assert script("bind").startswith(prelude)
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(KeyError):
         script("no-such-script")
 
 
