@@ -60,9 +60,13 @@ class Receiver:
         message = self._decode(box, segments)
         if message is None:
             return
-        sender, _, rest = entry.stream.partition(":")
-        if not sender.startswith("p"):
-            self._newer(base32_to_uuid(sender), int(rest.partition(":")[0]))
+        if not entry.stream.startswith("p"):
+            sender, _, rest = entry.stream.partition(":")
+            try:
+                self._newer(base32_to_uuid(sender), int(rest.partition(":")[0]))
+            except ValueError:
+                self._queues.refuse(box.uid)
+                return
         self._take(
             box,
             Delivery(message, entry.stream, entry.seq, segments, stamp=entry.stamp),

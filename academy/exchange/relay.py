@@ -90,13 +90,22 @@ class RelayTransport(ExchangeTransportMixin, NoPickleMixin):
         try:
             if self._port:
                 await engine.listen(self._port)
-            if register:
-                await engine.directory.register([(self._mailbox_id, ())])
-            self._box = await engine.bind(self._mailbox_id)
+            self._box = await self._bind(engine, register=register)
         except BaseException:
             await self._release(engine)
             raise
         self._engine = engine
+
+    async def _bind(self, engine: Engine, *, register: bool) -> BoundMailbox:
+        while True:
+            if register:
+                await engine.directory.register([(self._mailbox_id, ())])
+            try:
+                return await engine.bind(self._mailbox_id)
+            except BadEntityIdError:
+                # If it was registered just now, the server was emptied in between.
+                if not register:
+                    raise
 
     async def send(self, message: Message[Any]) -> None:
         """Accept a message for delivery; see `ExchangeTransport.send`.
