@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, ParamSpec, Protocol, TypeVar, overload
 
 from academy.handle import Handle
-from academy.method import mark, require_coroutine
+from academy.method import mark, mark_idempotent, require_coroutine
 
 P = ParamSpec("P")
 R_co = TypeVar("R_co", covariant=True)
@@ -32,6 +32,7 @@ def action(
     *,
     allow_protected_name: bool = False,
     context: bool = False,
+    idempotent: bool = False,
 ) -> ActionMethodT: ...
 
 
@@ -41,6 +42,7 @@ def action(
     *,
     allow_protected_name: bool = False,
     context: bool = False,
+    idempotent: bool = False,
 ) -> Callable[[ActionMethodT], ActionMethodT]: ...
 
 
@@ -49,6 +51,7 @@ def action(
     *,
     allow_protected_name: bool = False,
     context: bool = False,
+    idempotent: bool = False,
 ) -> ActionMethodT | Callable[[ActionMethodT], ActionMethodT]:
     """Let other agents and users call a method of an agent.
 
@@ -71,6 +74,9 @@ def action(
             same name. Such an action is called as ``handle.action('name', ...)``.
         context: Pass an [`ActionContext`][academy.context.ActionContext], which
             tells who calls, as the keyword argument `context`.
+        idempotent: Running the action twice for one call does no harm. Callers that
+            know the class of the agent send a lost call of it again, as with
+            [`options(retry=True)`][academy.handle.Handle.options].
 
     Raises:
         TypeError: The method is not declared with ``async def``; or `context=True`
@@ -87,6 +93,8 @@ def action(
             _warn_protected(method.__name__, depth)
         mark(method, "action")
         method._agent_action_context = context  # type: ignore[attr-defined]
+        if idempotent:
+            mark_idempotent(method)
         return method
 
     return decorate if method is None else decorate(method)

@@ -40,12 +40,10 @@ from academy.exception import (
     PingCancelledError,
     RequestLostError,
 )
+from academy.header import PROTOCOL_VERSION
 from academy.identifier import AgentId, UserId
 from academy.serialize import Segment, SerializationStrategy, join, pack, split, unpack
 from academy.value import Value
-
-PROTOCOL_VERSION = "2.0"
-"""Version of the message format; equal major versions understand each other."""
 
 
 class Body(Value, Struct, kw_only=True):
@@ -314,6 +312,7 @@ class ErrorCode(enum.IntEnum):
     PEER_LOST = 6
     PEER_UNREACHABLE = 7
     REQUEST_LOST = 8
+    DEADLINE_PASSED = 9
 
 
 _SIMPLE_ERRORS: dict[ErrorCode, type[Exception]] = {
@@ -358,6 +357,8 @@ class AcademyErrorResponse(Body, kw_only=True):
             return IncompatibleNetworkProtocolError(
                 self.detail or None, PROTOCOL_VERSION
             )
+        if self.error_code is ErrorCode.DEADLINE_PASSED:
+            return TimeoutError(self.detail)
         uid = self.mailbox_id
         if uid is None:
             raise ValueError(f"An error response {self.error_code.name} names nobody.")

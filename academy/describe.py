@@ -9,6 +9,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from academy.method import is_idempotent
 from academy.value import Value
 
 
@@ -20,11 +21,14 @@ class ActionDescription(Value, Struct, kw_only=True):
         type_signature: Types of its annotated parameters, and of its result under
             `'return'`, as text.
         doc: Its docstring, empty when it has none.
+        idempotent: Whether it may run twice for one call, so that a lost call of it
+            is sent again.
     """
 
     name: str
     type_signature: dict[str, str]
     doc: str
+    idempotent: bool = False
 
 
 class AgentDescription(Value, Struct, kw_only=True):
@@ -50,7 +54,10 @@ def describe(cls: type, actions: Iterable[str]) -> AgentDescription:
 def _describe_action(cls: type, name: str) -> ActionDescription:
     method = getattr(cls, name)
     return ActionDescription(
-        name=name, type_signature=_types(method), doc=_doc(cls, name)
+        name=name,
+        type_signature=_types(method),
+        doc=_doc(cls, name),
+        idempotent=is_idempotent(cls, name),
     )
 
 

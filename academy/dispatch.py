@@ -22,6 +22,7 @@ from academy.answer import (
     result_body,
     wanted_strategies,
 )
+from academy.deadline import Deadlines, deadline_body
 from academy.exception import (
     AcademyRemoteError,
     ExchangeError,
@@ -41,6 +42,7 @@ from academy.message import (
 )
 from academy.serialize import SerializationStrategy, check_allowed
 from academy.task import Tasks
+from academy.trace import continue_trace
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +73,7 @@ class _Run:
     message: Message[Any]
     task: asyncio.Task[None] | None = None
     abandoned: bool = False
+    expired: bool = False
 
 
 class Dispatcher:
@@ -83,6 +86,10 @@ class Dispatcher:
        a task of its own, when its request comes.
     4. Once `shutdown` is set, actions and pings are refused.
     5. `close` ends what still runs, and answers it.
+
+    A call that has a deadline is answered with a `TimeoutError` when it passes: an
+    action that runs is cancelled, one that has not begun never begins. The time
+    counts from the arrival of the request, by the clock of this process.
 
     Args:
         name: Name of the agent, for logs and tasks.
@@ -111,6 +118,7 @@ class Dispatcher:
         self._context: contextvars.Context | None = None
         self._kept: dict[_Key, Message[Any]] = {}
         self._running: dict[_Key, _Run] = {}
+        self._deadlines: Deadlines[_Key] = Deadlines(self._expire)
         self._unanswered = 0
         self._progress: asyncio.Event | None = None
         self._refusal: AcademyErrorResponse | None = None
@@ -121,8 +129,12 @@ class Dispatcher:
         self._note_progress()
 
     def open(self) -> None:
-        """Start actions from now on, in copies of the current context."""
+        """Start actions from now on, in copies of the current context.
+
+        Each belongs to the trace of its caller, and not to the one of this call.
+        """
         self._context = contextvars.copy_context()
+        self._context.run(continue_trace, None)
         kept, self._kept = self._kept, {}
         for key, message in kept.items():
             self._start(key, message)
@@ -131,7 +143,7 @@ class Dispatcher:
         """Refuse requests with this answer; `None` for the usual ones."""
         self._refusal = response
 
-    async def receive(self, message: Message[Any]) -> None:
+    def receive(self, message: Message[Any]) -> None:
         """Take a request; it is answered later."""
         self._unanswered += 1
         try:
@@ -162,6 +174,7 @@ class Dispatcher:
         answered as cancelled. Calling it again is harmless.
         """
         kept, self._kept = self._kept, {}
+        self._deadlines.clear()
         for message in kept.values():
             self._refuse(message)
         for run in list(self._running.values()):
@@ -201,10 +214,13 @@ class Dispatcher:
             logger.warning("%s dropped a duplicate request %s", self._name, message.tag)
         elif self._shutdown.is_set():
             self._refuse(message)
-        elif self._context is None:
-            self._kept[key] = message
         else:
-            self._start(key, message)
+            if isinstance(message.get_body(), ActionRequest):
+                self._deadlines.start(key, message.header.deadline)
+            if self._context is None:
+                self._kept[key] = message
+            else:
+                self._start(key, message)
 
     def _refuse(self, message: Message[Any]) -> None:
         is_ping = isinstance(message.get_body(), PingRequest)
@@ -219,13 +235,22 @@ class Dispatcher:
         run = self._running[key] = _Run(key, message)
         assert self._context is not None
         # A copy, for a context cannot be entered again while it is entered.
-        run.task = self._context.copy().run(
+        context = self._context.copy()
+        if message.header.traceparent is not None:
+            context.run(continue_trace, message.header.traceparent)
+        run.task = context.run(
             self._tasks.spawn, self._run(run, body), name=body.action
         )
 
     async def _run(self, run: _Run, request: ActionRequest) -> None:
+        body: Response
         try:
-            body = await self._respond(run.message, request)
+            if self._deadlines.passed(run.key):
+                body = deadline_body(run.message, "no")
+            else:
+                body = await self._respond(run.message, request)
+            if run.expired and body is ACTION_CANCELLED:
+                body = deadline_body(run.message, "maybe")
         finally:
             self._forget(run)
         if not run.abandoned:
@@ -277,11 +302,23 @@ class Dispatcher:
             self._cancel(run)
         elif kept is not None and isinstance(kept.get_body(), ActionRequest):
             del self._kept[key]
+            self._deadlines.stop(key)
             self._answer(kept, ACTION_CANCELLED)
         else:
             self._answer(message, ACTION_INVALID_STATE)
             return
         self._answer(message, SUCCESS)
+
+    def _expire(self, key: _Key) -> None:
+        """End a call whose deadline has passed."""
+        run = self._running.get(key)
+        if run is not None:
+            run.expired = True
+            self._cancel(run)
+            return
+        self._deadlines.stop(key)
+        message = self._kept.pop(key)
+        self._answer(message, deadline_body(message, "no"))
 
     def _cancel(self, run: _Run) -> None:
         assert run.task is not None
@@ -292,10 +329,12 @@ class Dispatcher:
         """Answer for an action that was cancelled before its task had begun."""
         if self._running.get(run.key) is run:
             self._forget(run)
-            self._answer(run.message, ACTION_CANCELLED)
+            expired = deadline_body(run.message, "no") if run.expired else None
+            self._answer(run.message, expired or ACTION_CANCELLED)
 
     def _forget(self, run: _Run) -> None:
         self._running.pop(run.key, None)
+        self._deadlines.stop(run.key)
         self._note_progress()
 
     def _answer(self, message: Message[Any], body: Response) -> None:

@@ -8,8 +8,8 @@ import functools
 import time
 from typing import Any, Generic, TypeVar
 
+from academy.call_options import DEFAULT_OPTIONS
 from academy.exception import (
-    AgentInactiveError,
     AgentTerminatedError,
     ExchangeClientNotFoundError,
     ExchangeError,
@@ -20,7 +20,6 @@ from academy.identifier import AgentId, UserId
 from academy.message import (
     ActionRequest,
     ActionResponse,
-    CancelRequest,
     ErrorResponse,
     Message,
     PingRequest,
@@ -66,6 +65,8 @@ class Handle(Generic[AgentT_co]):
             calls are pending, with `reject_on_inactive`.
         reject_on_inactive: Fail calls when no live process runs the agent, instead
             of waiting until one does.
+        agent_class: Class of the agent, where it is known, as it is to
+            `Handle[Counter](...)` too: it tells which actions are idempotent.
 
     Raises:
         ValueError: `ignore_context` without `exchange`, an unknown serializer, or an
@@ -83,6 +84,7 @@ class Handle(Generic[AgentT_co]):
         exception_serializer: SerializationStrategy | None = None,
         polling_interval: float = 60,
         reject_on_inactive: bool = False,
+        agent_class: type[Any] | None = None,
     ) -> None:
         if ignore_context and exchange is None:
             raise ValueError(
@@ -102,15 +104,23 @@ class Handle(Generic[AgentT_co]):
         self.polling_interval = polling_interval
         self._reject_on_inactive = reject_on_inactive
         self._status_watch: StatusWatch | None = None
+        self._options = DEFAULT_OPTIONS
+        self._agent_class = agent_class
+        self._idempotent: frozenset[str] = frozenset()
 
     def __getstate__(self) -> dict[str, Any]:
-        # Clients live in one process; the copy finds one in its own context.
-        return {
+        # Clients live in one process; the copy finds one in its own context. The
+        # class of the agent need not exist there.
+        state = {
             **self.__dict__,
             "_exchange": None,
             "ignore_context": False,
             "_status_watch": None,
+            "_agent_class": None,
+            "_idempotent": self._idempotent_actions(),
         }
+        state.pop("__orig_class__", None)
+        return state
 
     def __repr__(self) -> str:
         return (

@@ -15,10 +15,8 @@ from typing import Any, Generic, Literal, Self, TypeVar
 import msgspec
 from msgspec import Struct
 
-from academy import __version__
 from academy.body import (
     BODIES,
-    PROTOCOL_VERSION,
     AcademyErrorResponse,
     ActionRequest,
     ActionResponse,
@@ -34,8 +32,14 @@ from academy.body import (
     UserErrorResponse,
     head_decoder,
 )
-from academy.exception import IncompatibleNetworkProtocolError
-from academy.identifier import AgentId, EntityId, UserId
+from academy.header import (
+    PROTOCOL_VERSION,
+    Header,
+    check_version,
+    decode_head,
+    encode_head,
+)
+from academy.identifier import EntityId
 from academy.serialize import Segment, join, split
 from academy.value import Value
 
@@ -69,53 +73,6 @@ RequestT = TypeVar("RequestT")
 RequestT_co = TypeVar("RequestT_co", covariant=True)
 ResponseT = TypeVar("ResponseT")
 ResponseT_co = TypeVar("ResponseT_co", covariant=True)
-
-
-def check_version(version: str | None) -> bool:
-    """Return whether messages of that protocol version are understood here."""
-    if not isinstance(version, str):
-        return False
-    return version.partition(".")[0] == PROTOCOL_VERSION.partition(".")[0]
-
-
-class Header(Value, Struct, frozen=True, kw_only=True):
-    """Who a message is from and for, and what it belongs to.
-
-    Attributes:
-        src: The sender.
-        dest: The mailbox it is for.
-        tag: Pairs a response with its request.
-        label: Optional second tag of the sender's own; responses repeat it.
-        kind: `'request'` or `'response'`.
-        protocol_version: Version of the message format.
-        academy_version: Release of the sender.
-    """
-
-    src: AgentId[Any] | UserId
-    dest: AgentId[Any] | UserId
-    tag: uuid.UUID
-    label: uuid.UUID | None = None
-    kind: Literal["request", "response"]
-    protocol_version: str | None = PROTOCOL_VERSION
-    academy_version: str = __version__
-
-    def create_response_header(self) -> Header:
-        """Return the header of the answer to this request.
-
-        Raises:
-            ValueError: This is the header of a response.
-        """
-        if self.kind == "response":
-            raise ValueError(
-                "A response cannot be answered: this is the header of a response."
-            )
-        return Header(
-            src=self.dest,
-            dest=self.src,
-            tag=self.tag,
-            label=self.label,
-            kind="response",
-        )
 
 
 class _Received(Struct):
@@ -158,6 +115,8 @@ class Message(Value, Struct, Generic[BodyT], kw_only=True, eq=False):
         *,
         label: uuid.UUID | None = None,
         tag: uuid.UUID | None = None,
+        deadline: float | None = None,
+        traceparent: str | None = None,
     ) -> Message[BodyT]:
         """Make a message; whether it is a request follows from the body.
 
@@ -167,6 +126,8 @@ class Message(Value, Struct, Generic[BodyT], kw_only=True, eq=False):
             body: A request or a response.
             label: Optional second tag, which responses repeat.
             tag: Tag that pairs request and response; a new one by default.
+            deadline: Seconds from now after which nobody waits for the answer.
+            traceparent: The span in whose course it is sent.
 
         Raises:
             TypeError: The body is neither a request nor a response.
@@ -181,7 +142,13 @@ class Message(Value, Struct, Generic[BodyT], kw_only=True, eq=False):
                 f"{', '.join(b.__name__ for b in BODIES.values())}."
             )
         header = Header(
-            src=src, dest=dest, tag=tag or uuid.uuid4(), label=label, kind=kind
+            src=src,
+            dest=dest,
+            tag=tag or uuid.uuid4(),
+            label=label,
+            kind=kind,
+            deadline=deadline,
+            traceparent=traceparent,
         )
         return Message(header=header, body=body)
 
@@ -298,58 +265,17 @@ class Message(Value, Struct, Generic[BodyT], kw_only=True, eq=False):
         return decode(split(data, streams=2))
 
 
-class _Entity(Struct, array_like=True, frozen=True):
-    role: Literal["agent", "user"]
-    uid: uuid.UUID
-    name: str | None
-
-
-class _Head(Struct, array_like=True, frozen=True):
-    """The first segment of a message."""
-
-    protocol: str | None
-    academy: str
-    kind: Literal["request", "response"]
-    src: _Entity
-    dest: _Entity
-    tag: uuid.UUID
-    label: uuid.UUID | None
-    body_kind: str
-    body: msgspec.Raw
-
-
-_encoder = msgspec.msgpack.Encoder(uuid_format="bytes")
-_decoder = msgspec.msgpack.Decoder(_Head)
-_version_decoder = msgspec.msgpack.Decoder(list[Any])
-# Data that is nested too deep is damage, too.
-_DAMAGED = (msgspec.DecodeError, RecursionError)
-
-
 def encode(message: Message[Any]) -> list[Segment]:
     """Return the segments of a message: its head, then what its body carries.
 
     Raises:
         SerializationError: The body carries something that its strategy cannot.
     """
-    h = message.header
     body = message.body
     if isinstance(body, _Received):
-        kind, plain, segments = body.kind, body.head, body.segments
-    else:
-        kind, plain = body.kind, msgspec.Raw(_encoder.encode(body.head()))
-        segments = body.segments()
-    head = _Head(
-        h.protocol_version,
-        h.academy_version,
-        h.kind,
-        _Entity(h.src.role, h.src.uid, h.src.name),
-        _Entity(h.dest.role, h.dest.uid, h.dest.name),
-        h.tag,
-        h.label,
-        kind,
-        plain,
-    )
-    return [_encoder.encode(head), *segments]
+        head = encode_head(message.header, body.kind, body.head)
+        return [head, *body.segments]
+    return [encode_head(message.header, body.kind, body.head()), *body.segments()]
 
 
 def decode(segments: Sequence[Segment]) -> Message[Any]:
@@ -361,38 +287,5 @@ def decode(segments: Sequence[Segment]) -> Message[Any]:
     """
     if not segments:
         raise ValueError("A message has no head.")
-    try:
-        h = _decoder.decode(segments[0])
-        known = check_version(h.protocol)
-    except _DAMAGED as e:
-        _check_foreign(segments[0])
-        raise ValueError(f"The head of a message is damaged: {e}") from e
-    if not known:
-        raise IncompatibleNetworkProtocolError(h.protocol, PROTOCOL_VERSION)
-    header = Header(
-        src=_identifier(h.src),
-        dest=_identifier(h.dest),
-        tag=h.tag,
-        label=h.label,
-        kind=h.kind,
-        protocol_version=h.protocol,
-        academy_version=h.academy,
-    )
-    body = _Received(h.body_kind, h.body, list(segments[1:]))
-    return Message(header=header, body=body)
-
-
-def _identifier(entity: _Entity) -> EntityId:
-    if entity.role == "agent":
-        return AgentId(uid=entity.uid, name=entity.name)
-    return UserId(uid=entity.uid, name=entity.name)
-
-
-def _check_foreign(head: Segment) -> None:
-    """Tell a head of another version, laid out otherwise, from a damaged one."""
-    try:
-        fields = _version_decoder.decode(head)
-    except _DAMAGED:
-        return
-    if fields and isinstance(fields[0], str) and not check_version(fields[0]):
-        raise IncompatibleNetworkProtocolError(fields[0], PROTOCOL_VERSION)
+    header, kind, plain = decode_head(segments[0])
+    return Message(header=header, body=_Received(kind, plain, list(segments[1:])))

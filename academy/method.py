@@ -19,6 +19,18 @@ def is_marked(method: Any, kind: Kind) -> bool:
     return getattr(method, "_agent_method_type", None) == kind
 
 
+def mark_idempotent(method: Callable[..., Any]) -> None:
+    """Mark an action as one that may run twice for one call."""
+    method._agent_action_idempotent = True  # type: ignore[attr-defined]
+
+
+def is_idempotent(cls: Any, name: str) -> bool:
+    """Return whether a class has an action of that name that may run twice."""
+    method = getattr(cls, name, None)
+    marked = getattr(method, "_agent_action_idempotent", False) is True
+    return marked and is_marked(method, "action")
+
+
 def marked_names(cls: type, kind: Kind) -> tuple[str, ...]:
     """Return the names of the marked methods of a class, sorted.
 

@@ -303,7 +303,7 @@ class Runtime(Generic[AgentT], NoPickleMixin):
         task = self._children.spawn(run, name=f"child-{child.agent_id}")
         self._child_tasks[task] = child
         task.add_done_callback(lambda task: self._child_tasks.pop(task, None))
-        return Handle(registration.agent_id)
+        return Handle(registration.agent_id, agent_class=type(agent))
 
     def _mailbox_ended(self, error: Exception) -> None:
         if isinstance(error, (MailboxTerminatedError, FencedError)):

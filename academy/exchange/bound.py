@@ -100,6 +100,8 @@ class BoundMailbox:
         """Incarnations before it of which it is known what they took."""
         self._channels: dict[str, tuple[Peer, int]] = {}
         self._held: list[Delivery] | None = None
+        self._hand_over: Callable[[Message[Any]], None] | None = None
+        self._on_end: Callable[[Exception], None] | None = None
         self._waiting = 0
         self._streams: dict[tuple[uuid.UUID, int], SendStream] = {}
         self._gates: dict[tuple[uuid.UUID, int], asyncio.Lock] = {}
@@ -159,16 +161,21 @@ class BoundMailbox:
         """Put a message into the inbox; the caller has checked its number."""
         if self._held is not None and delivery.stream.endswith(_REQUESTS):
             self._held.append(delivery)
+        elif self._hand_over is not None and not self.ended:
+            message = self._use(delivery)
+            if message is not None:
+                self._hand_over(message)
         else:
             self.inbox.put(delivery)
-        self._open_barriers()
+        if self._barriers:
+            self._open_barriers()
 
     def report(self, header: Header, body: AcademyErrorResponse) -> None:
         """Answer one of this mailbox's own requests with an error."""
         response: Message[Any] = Message(
             header=header.create_response_header(), body=body
         )
-        self.inbox.put(Delivery(response))
+        self.accept(Delivery(response))
 
     def wake(self) -> None:
         """Note that the queue may have messages."""
@@ -179,12 +186,36 @@ class BoundMailbox:
     async def recv(self, timeout: float | None) -> Message[Any]:
         """Return the next message that is of use. Cancelling is safe."""
         while True:
-            delivery = await self._next(timeout)
-            if delivery.stream and not self._consume(delivery):
-                continue
-            if self.ledger.took(delivery.message.header):
-                return delivery.message
-            logger.debug("%s dropped a response that nobody awaits", self.uid)
+            message = self._use(await self._next(timeout))
+            if message is not None:
+                return message
+
+    def consume(
+        self,
+        hand_over: Callable[[Message[Any]], None],
+        on_end: Callable[[Exception], None],
+    ) -> None:
+        """Have messages handed over as they arrive; `recv` is not to be used then.
+
+        Args:
+            hand_over: Called with each message that is of use; must not raise.
+            on_end: Called when the mailbox was fenced or terminated.
+        """
+        self._hand_over, self._on_end = hand_over, on_end
+        self._waiting += 1
+        for delivery in self.inbox.drain():
+            self.accept(delivery)
+        if self.wanting:
+            self._on_want(self)
+
+    def _use(self, delivery: Delivery) -> Message[Any] | None:
+        """Note that the consumer has a message; return it if it is of use."""
+        if delivery.stream and not self._consume(delivery):
+            return None
+        if self.ledger.took(delivery.message.header):
+            return delivery.message
+        logger.debug("%s dropped a response that nobody awaits", self.uid)
+        return None
 
     def attach(self, stream: str, peer: Peer, channel: int) -> None:
         """Confirm what is consumed of a stream on the channel that it comes by."""
@@ -255,6 +286,7 @@ class BoundMailbox:
 
     def leave(self) -> None:
         """End the mailbox because its transport is closed."""
+        self._on_end = None
         self._end(RuntimeError(f"The transport of {self.uid} is closed."))
 
     def hold_requests(self) -> None:
@@ -273,7 +305,10 @@ class BoundMailbox:
         return [*held, *self.inbox.drain()]
 
     def _end(self, error: Exception) -> None:
+        first = not self.ended
         self.inbox.end(error)
+        if first and self._on_end is not None:
+            self._on_end(error)
         for _, _, reached in self._barriers:
             if not reached.done():
                 reached.set_result(None)

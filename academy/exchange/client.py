@@ -6,6 +6,7 @@ import abc
 import asyncio
 import contextlib
 import contextvars
+import inspect
 import logging
 import uuid
 from collections.abc import Awaitable, Callable
@@ -26,8 +27,11 @@ logger = logging.getLogger(__name__)
 FLUSH_TIMEOUT = 2.0
 """Seconds that a closing client waits for what it sends in the background."""
 
-RequestHandler: TypeAlias = Callable[[Message[Any]], Awaitable[None]]
-"""Takes each request to an agent. It should return soon: it holds up the next one."""
+RequestHandler: TypeAlias = Callable[[Message[Any]], Awaitable[None] | None]
+"""Takes each request to an agent. It should return soon: it holds up the next one.
+
+A plain function is called as soon as a message has arrived, without waiting for the
+next turn of the event loop."""
 
 exchange_context: contextvars.ContextVar[ExchangeClient[Any]] = contextvars.ContextVar(
     "exchange_context"
@@ -143,7 +147,11 @@ class ExchangeClient(Registry[ExchangeTransportT], abc.ABC):
         if self._loop is not None:
             return
         self._loop = asyncio.get_running_loop()
-        self._tasks.spawn(self._listen(), name=f"listen-{self.client_id}")
+        consume = getattr(self._transport, "consume", None)
+        if consume is not None and self._takes_at_once:
+            consume(self._receive_now, self._stop)
+        else:
+            self._tasks.spawn(self._listen(), name=f"listen-{self.client_id}")
         if not getattr(self._transport, "leased", False):
             self._tasks.spawn(self._beat(), name=f"heartbeat-{self.client_id}")
 
@@ -213,6 +221,10 @@ class ExchangeClient(Registry[ExchangeTransportT], abc.ABC):
         except Exception as e:
             logger.exception("%s stopped receiving", self)
             error = e
+        self._stop(error)
+
+    def _stop(self, error: Exception) -> None:
+        """Note that the mailbox has ended."""
         self._end(error)
         self._mailbox_ended(error)
 
@@ -222,9 +234,23 @@ class ExchangeClient(Registry[ExchangeTransportT], abc.ABC):
         else:
             self._pending.resolve(message)
 
+    def _receive_now(self, message: Message[Any]) -> None:
+        if message.is_request():
+            self._take_request(message)
+        else:
+            self._pending.resolve(message)
+
+    _takes_at_once = True
+    """Whether `_take_request` never has to be awaited."""
+
     @abc.abstractmethod
-    async def _handle_request(self, message: Message[Any]) -> None:
+    def _take_request(self, message: Message[Any]) -> Awaitable[None] | None:
         """Take a request to this client."""
+
+    async def _handle_request(self, message: Message[Any]) -> None:
+        work = self._take_request(message)
+        if work is not None:
+            await work
 
     def _mailbox_ended(self, error: Exception) -> None:
         """React to the end of the mailbox; called once, from the listener."""
@@ -264,6 +290,7 @@ class AgentExchangeClient(
         super().__init__(transport, config or ExchangeClientConfig())
         self._agent_id = agent_id
         self._request_handler = request_handler
+        self._takes_at_once = not inspect.iscoroutinefunction(request_handler)
         self.on_end = on_end
 
     @property
@@ -285,17 +312,28 @@ class AgentExchangeClient(
         """Close the client. The mailbox stays: the agent can run again later."""
         await self._close()
 
-    async def _handle_request(self, message: Message[Any]) -> None:
+    def _take_request(self, message: Message[Any]) -> Awaitable[None] | None:
         try:
-            await self._request_handler(message)
+            work = self._request_handler(message)
         except Exception as e:
-            logger.exception("%s: the request handler failed", self)
-            lost = AcademyErrorResponse(
-                error_code=ErrorCode.REQUEST_LOST,
-                mailbox_id=self.client_id,
-                detail=f"its request handler failed with {type(e).__name__}: {e}",
-            )
-            self.send_soon(message.create_response(lost))
+            self._handler_failed(message, e)
+            return None
+        return None if work is None else self._finish(message, work)
+
+    async def _finish(self, message: Message[Any], work: Awaitable[None]) -> None:
+        try:
+            await work
+        except Exception as e:
+            self._handler_failed(message, e)
+
+    def _handler_failed(self, message: Message[Any], error: Exception) -> None:
+        logger.error("%s: the request handler failed", self, exc_info=error)
+        lost = AcademyErrorResponse(
+            error_code=ErrorCode.REQUEST_LOST,
+            mailbox_id=self.client_id,
+            detail=f"its request handler failed with {type(error).__name__}: {error}",
+        )
+        self.send_soon(message.create_response(lost))
 
     def _mailbox_ended(self, error: Exception) -> None:
         if self.on_end is not None and not self._closed:
@@ -343,7 +381,7 @@ class UserExchangeClient(ExchangeClient[ExchangeTransportT]):
         except ExchangeError as e:
             logger.warning("%s could not terminate its mailbox: %s", self, e)
 
-    async def _handle_request(self, message: Message[Any]) -> None:
+    def _take_request(self, message: Message[Any]) -> None:
         refusal = AcademyErrorResponse(
             error_code=ErrorCode.INVALID_CLIENT,
             executed="no",

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import platform
 import uuid
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+from academy import __version__
 from academy.exception import BadEntityIdError, ExchangeError, MailboxTerminatedError
 from academy.exchange.keys import base32_to_uuid, entity_key
 from academy.exchange.lease import LEASE
@@ -275,11 +278,13 @@ def check_reply(uid: EntityId, reply: Sequence[Any]) -> None:
         raise ExchangeError(f"The directory refused {uid}: {outcome!r}.")
 
 
-def process_value(
-    host: str, pid: int, version: str, addresses: Addresses | None = None
-) -> bytes:
-    """Return what a process tells about itself in its lease."""
-    value: dict[str, Any] = {"host": host, "pid": pid, "version": version}
+def process_value(addresses: Addresses | None = None) -> bytes:
+    """Return what this process tells about itself in its lease."""
+    value: dict[str, Any] = {
+        "host": platform.node(),
+        "pid": os.getpid(),
+        "version": __version__,
+    }
     if addresses is not None:
         value["addresses"] = addresses.to_dict()
     return json.dumps(value).encode()

@@ -9,11 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
-import platform
 import uuid
 
-from academy import __version__
 from academy.exception import (
     ExchangeError,
     FencedError,
@@ -27,17 +24,13 @@ from academy.exchange.courier import Courier
 from academy.exchange.detector import FailureDetector
 from academy.exchange.directory import Directory, new_process_id, process_value
 from academy.exchange.inspector import Inspector
+from academy.exchange.keyring import Keyring
 from academy.exchange.keys import Keys, base32_to_uuid, entity_key
 from academy.exchange.lease import Lease
 from academy.exchange.links import Links
 from academy.exchange.queues import NotRegisteredError, Queues
 from academy.exchange.receiver import Receiver
 from academy.exchange.router import Router, terminated
-from academy.exchange.secret import (
-    NamespaceSecret,
-    new_secret,
-    secret_from_environment,
-)
 from academy.exchange.server import Server, ServerUnavailableError
 from academy.exchange.stream import Received
 from academy.exchange.wake import News, WakeReader
@@ -88,8 +81,8 @@ class Engine:
         self._keys = keys
         self.server = Server(info, keys.prefix)
         self.directory = Directory(self.server)
-        self._secrets: list[NamespaceSecret] = []
-        self.queues = Queues(self.server, self.process, self._secrets)
+        self.keyring = Keyring(self.server)
+        self.queues = Queues(self.server, self.process, self.keyring.secrets)
         self.boxes: dict[EntityId, BoundMailbox] = {}
         self._by_key: dict[str, BoundMailbox] = {}
         self._by_uid: dict[uuid.UUID, BoundMailbox] = {}
@@ -104,14 +97,14 @@ class Engine:
         self._detector = FailureDetector(self.directory, self.courier, self.auditor)
         self.links: Links | None = None
         if direct:
-            process = bytes.fromhex(self.process)
+            process, secrets = bytes.fromhex(self.process), self.keyring.stored
             self.links = Links(
                 self.directory,
                 self._by_uid,
                 self.courier,
                 self._receiver,
                 self._link_lost,
-                lambda links: Node(process, namespace, self._keys_of, links, config),
+                lambda links: Node(process, namespace, secrets, links, config),
             )
             self.courier.seek = self.links.seek
             self.courier.moved = self.links.forget
@@ -132,11 +125,11 @@ class Engine:
         """
         try:
             await self.server.open()
-            await self._find_secret()
+            await self.keyring.agree()
             addresses = None
             if self.links is not None:
                 addresses = await self.links.open(self._interface)
-            await self._lease.open(_value(addresses))
+            await self._lease.open(process_value(addresses))
         except BaseException:
             if self.links is not None:
                 await self.links.close()
@@ -168,13 +161,13 @@ class Engine:
         """
         if self.links is not None:
             await self.links.node.add_port(port)
-            await self._lease.publish(_value(self.links.look()))
+            await self._lease.publish(process_value(self.links.look()))
 
     def unlisten(self, port: int) -> None:
         """Be no longer reachable at a TCP port; links stay."""
         if self.links is not None:
             self.links.node.remove_port(port)
-            self._lease.value = _value(self.links.look())
+            self._lease.value = process_value(self.links.look())
 
     # Mailboxes
 
@@ -370,9 +363,6 @@ class Engine:
         here = self.links is not None and self.links.mine.host == theirs.host
         self._detector.link_lost(theirs, same_host=here, refused=refused)
 
-    def _keys_of(self) -> list[bytes]:
-        return [secret.stored() for secret in self._secrets]
-
     # Recovery
 
     def _lease_lost(self) -> None:
@@ -389,7 +379,7 @@ class Engine:
 
     async def _restore_all(self) -> None:
         try:
-            await self._find_secret()
+            await self.keyring.agree()
             await asyncio.gather(*map(self._reassert, list(self.boxes.values())))
         except ExchangeError as e:
             logger.warning("The directory could not be restored: %s", e)
@@ -405,18 +395,3 @@ class Engine:
             self._fenced(box)
         elif outcome == "terminated":
             self._mailbox_gone(box.key, "")
-
-    async def _find_secret(self) -> None:
-        """Agree with the others on the namespace's secret; older ones stay valid."""
-        found = secret_from_environment()
-        if found is None:
-            candidate = self._secrets[0] if self._secrets else new_secret()
-            stored = await self.server.call("secret", candidate.stored(), timeout=10.0)
-            found = NamespaceSecret(stored)
-        if found not in self._secrets:
-            self._secrets.insert(0, found)
-
-
-def _value(addresses: Addresses | None) -> bytes:
-    """Return what this process publishes about itself."""
-    return process_value(platform.node(), os.getpid(), __version__, addresses)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Self
 
 from academy.exception import BadEntityIdError, MailboxTerminatedError
@@ -219,6 +219,19 @@ class RelayTransport(ExchangeTransportMixin, NoPickleMixin):
         """Note that nobody waits for the answer to a request any more."""
         if self._box is not None:
             self._box.ledger.forget(tag)
+
+    def consume(
+        self,
+        take: Callable[[Message[Any]], None],
+        on_end: Callable[[Exception], None],
+    ) -> None:
+        """Have messages handed over as they arrive; `recv` and `listen` end with that.
+
+        Args:
+            take: Called with each message, in order. It must not raise.
+            on_end: Called when the mailbox was fenced or terminated.
+        """
+        self._bound().consume(take, on_end)
 
     def hold_requests(self) -> None:
         """Leave the requests that come from now on to the next owner."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Protocol, cast
+import socket
+from typing import Any, Protocol, cast
 
 from academy.link.frame import Buffer, Frame
 from academy.link.protocol import (
@@ -82,12 +83,19 @@ class Connection(asyncio.Protocol):
         """Whether the connection has ended."""
         return self._protocol.closed
 
+    @property
+    def rtt(self) -> float | None:
+        """Seconds from a question to its answer, as last measured."""
+        return self._protocol.rtt
+
     # What asyncio calls
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start the handshake."""
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(high=WRITE_BUFFER)
+        if self.kind == "tcp":
+            _tune(transport.get_extra_info("socket"))
         self._settle()
 
     def data_received(self, data: bytes) -> None:
@@ -208,3 +216,17 @@ class Connection(asyncio.Protocol):
         self._timer = None
         self._protocol.handle_timer(self._loop.time())
         self._settle()
+
+
+def _tune(sock: Any) -> None:
+    """Send small frames at once, and let the kernel notice a dead peer."""
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (
+        ("TCP_KEEPIDLE", 5),
+        ("TCP_KEEPINTVL", 2),
+        ("TCP_KEEPCNT", 3),
+        ("TCP_USER_TIMEOUT", 8000),
+    ):
+        if hasattr(socket, name):
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)

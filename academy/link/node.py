@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-import socket
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 from academy.link.address import Addresses, Endpoint
 from academy.link.config import LinkConfig
@@ -211,10 +210,9 @@ class Node:
                     lambda: connection, endpoint.path
                 )
             else:
-                transport, _ = await self._loop.create_connection(
+                await self._loop.create_connection(
                     lambda: connection, endpoint.host, endpoint.port
                 )
-                _tune(transport.get_extra_info("socket"))
             await proved
         except BaseException:
             self._connections.pop(connection, None)
@@ -327,11 +325,13 @@ class Node:
         while True:
             await asyncio.sleep(SWEEP)
             idle_since = self._loop.time() - self.config.idle_after
-            for peer in list(self.peers.values()):
-                if peer.connection is None or peer.last_used > idle_since:
+            for process, peer in list(self.peers.items()):
+                if peer.last_used > idle_since or peer.session.has_parts:
                     continue
-                if not peer.session.has_parts:
+                if peer.connection is not None:
                     peer.connection.close("idle")
+                elif process not in self._dialling:
+                    self.forget(process)
 
 
 class _Dialled(Connection):
@@ -372,8 +372,6 @@ class _Accepted(Connection):
             self.close("it belongs to another user")
             transport.abort()  # type: ignore[attr-defined]
             return
-        if self.kind == "tcp":
-            _tune(sock)
         super().connection_made(transport)
 
 
@@ -383,17 +381,3 @@ class _Refusing(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Drop it."""
         transport.abort()  # type: ignore[attr-defined]
-
-
-def _tune(sock: Any) -> None:
-    """Send small frames at once, and let the kernel notice a dead peer."""
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in (
-        ("TCP_KEEPIDLE", 5),
-        ("TCP_KEEPINTVL", 2),
-        ("TCP_KEEPCNT", 3),
-        ("TCP_USER_TIMEOUT", 8000),
-    ):
-        if hasattr(socket, name):
-            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)

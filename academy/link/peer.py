@@ -69,7 +69,7 @@ class Peer:
     @property
     def rtt(self) -> float | None:
         """Seconds of the last round trip that was measured; `None` without a link."""
-        return None if self.connection is None else self.connection._protocol.rtt
+        return None if self.connection is None else self.connection.rtt
 
     @property
     def rate(self) -> float:
@@ -117,14 +117,22 @@ class Peer:
         self._set_timer()
 
     def flush_soon(self) -> None:
-        """Write what the session has to send, once in this turn of the event loop."""
-        if not self._flushing:
+        """Write what the session has to send.
+
+        What comes first in a turn of the event loop is written at once, the rest
+        together at its end: so nothing waits, and many need few system calls.
+        """
+        if not self._flushing and self.session.has_output:
             self._flushing = True
             self._loop.call_soon(self.flush)
+            self._write()
 
     def flush(self) -> None:
         """Write what the session has to send now."""
         self._flushing = False
+        self._write()
+
+    def _write(self) -> None:
         connection = self.connection
         if connection is None:
             return

@@ -269,6 +269,11 @@ class Session:
         return frames
 
     @property
+    def has_output(self) -> bool:
+        """Whether there is something to send, acknowledgements aside."""
+        return bool(self._frames or self._parts)
+
+    @property
     def has_parts(self) -> bool:
         """Whether parts of large messages wait to be sent."""
         return bool(self._parts)

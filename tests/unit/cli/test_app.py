@@ -8,7 +8,7 @@ import pytest
 from academy import __version__
 from academy.cli import main
 
-COMMANDS = ("demo", "server", "ps", "ping", "call", "describe")
+COMMANDS = ("demo", "server", "ps", "links", "ping", "call", "describe")
 
 
 @pytest.fixture(autouse=True)
@@ -55,6 +55,7 @@ def test_no_command(capsys: pytest.CaptureFixture[str]) -> None:
         (["demo", "--sites", "1"], "Invalid value for '--sites'"),
         (["demo", "--seed", "-1"], "Invalid value for '--seed'"),
         (["ps"], "No server is given: set ACADEMY_REDIS_URL or use --url. `academy s"),
+        (["links"], "No server is given"),
         (["ping", "x"], "No server is given"),
         (["call", "x", "f"], "No server is given"),
         (["describe", "x"], "No server is given"),

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import json
+import os
+import platform
 from typing import Any
 
 import pytest
 import redis.asyncio
 
+from academy import __version__
 from academy.exception import (
     AgentTerminatedError,
     BadEntityIdError,
@@ -70,16 +73,16 @@ async def test_a_bound_mailbox(
     directory: Directory, commands: Server, agent: AgentId[Any]
 ) -> None:
     await directory.register([(agent, ("m.A", AGENT))])
-    await live(commands, "p1", process_value("host1", 42, "1.0"))
+    await live(commands, "p1", process_value())
     await directory.bind(agent, "p1")
     (record,) = await directory.lookup([agent])
     assert record.status is MailboxStatus.ACTIVE
-    assert (record.host, record.pid) == ("host1", 42)
+    assert (record.host, record.pid) == (platform.node(), os.getpid())
     assert record.age is not None
     assert 0 <= record.age < 5
     shown = info(AgentId(uid=agent.uid), record)
     assert shown.agent_id.name == "sensor"
-    assert (shown.agent_class, shown.host, shown.pid) == ("m.A", "host1", 42)
+    assert (shown.agent_class, shown.host, shown.pid) == ("m.A", *record[-2:])
     assert shown.status is MailboxStatus.ACTIVE
 
 
@@ -429,8 +432,8 @@ def test_an_answer_that_nobody_expects(agent: AgentId[Any]) -> None:
 
 def test_processes_have_names_of_their_own() -> None:
     assert len({new_process_id() for _ in range(100)}) == 100
-    assert json.loads(process_value("h", 1, "2")) == {
-        "host": "h",
-        "pid": 1,
-        "version": "2",
+    assert json.loads(process_value()) == {
+        "host": platform.node(),
+        "pid": os.getpid(),
+        "version": __version__,
     }

@@ -98,7 +98,7 @@ async def test_members_of_a_namespace_agree_on_a_secret(
     engines = await asyncio.gather(*(new_engine() for _ in range(4)))
     stored = await raw.get(keys.secret)
     assert len(stored) == 32
-    assert all(e._secrets == [NamespaceSecret(stored)] for e in engines)
+    assert all(e.keyring.secrets == [NamespaceSecret(stored)] for e in engines)
 
 
 async def test_a_secret_of_ones_own_is_not_stored(
@@ -565,7 +565,7 @@ async def test_a_new_secret_after_a_flush(
     for engine in (here, there):
         engine._restore()
         await engine._restoring  # type: ignore[misc]
-        assert engine._secrets == [NamespaceSecret(b"x" * 32), NamespaceSecret(stored)]
+        assert engine.keyring.secrets == [NamespaceSecret(b"x" * 32), NamespaceSecret(stored)]
     await send(there, user, agent.uid, 1)
     assert await take(agent) == [1]
 

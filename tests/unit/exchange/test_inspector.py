@@ -169,7 +169,7 @@ async def test_what_was_refused(new_engine: NewEngine) -> None:
     assert await reader.read() == b""
     writer.close()
     await writer.wait_closed()
-    here._secrets.insert(
+    here.keyring.secrets.insert(
         0, NamespaceSecret(b"another secret, not that of the namespace")
     )
     await here.queues.append(user, agent.uid, make_entry("s", 1, REQUEST, b"t", [b""]))

@@ -82,9 +82,10 @@ async def test_census_of_an_exchange_that_knows_more(client: Client) -> None:
     assert await client.census() == [info]
 
 
-async def test_links_of_an_exchange_that_has_none(client: Client) -> None:
-    assert await client.links() is None
-    assert await client.links(AgentId.new()) is None
+async def test_links_of_an_exchange_that_cannot_tell() -> None:
+    async with await ForeignFactory().create_user_client() as client:
+        assert await client.links() is None
+        assert await client.links(AgentId.new()) is None
 
 
 async def test_only_agent_classes(client: Client) -> None:

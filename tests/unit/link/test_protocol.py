@@ -22,6 +22,7 @@ from academy.link.frame import (
 )
 from academy.link.handshake import Handshake, Role
 from academy.link.protocol import (
+    MEASURE,
     TRANSITIONS,
     Cause,
     FrameReceived,
@@ -508,3 +509,52 @@ def test_every_transition_of_the_table_happens() -> None:
             assert len(found) <= 1
             seen |= {(before, cause) for cause in found}
     assert seen == set(TRANSITIONS)
+
+
+# Round trips
+
+
+def test_the_handshake_is_the_first_round_trip() -> None:
+    client, server = protocol(Role.CLIENT), protocol(Role.SERVER)
+    assert client.rtt is server.rtt is None
+    server.receive_data(written(client), 1.0)
+    client.receive_data(written(server), 2.0)
+    server.receive_data(written(client), 4.0)
+    assert (client.rtt, server.rtt) == (2.0, 3.0)
+
+
+def test_a_ping_measures_the_round_trip() -> None:
+    client, server = open_pair()
+    client.handle_timer(CONFIG.ping_interval)
+    asked = written(client)
+    assert asked == PING
+    server.receive_data(asked, 2.1)
+    client.receive_data(written(server), 2.25)
+    assert client.rtt == pytest.approx(0.25)
+    assert server.rtt == 0.0
+    # One that nobody asked for measures nothing.
+    client.receive_data(wire([Pong()]), 9.0)
+    assert client.rtt == pytest.approx(0.25)
+
+
+def test_of_several_pings_the_first_one_counts() -> None:
+    client, _ = open_pair()
+    for now in (2.0, 4.0):
+        client.handle_timer(now)
+    assert written(client) == PING * 2
+    client.receive_data(wire([Pong()]), 5.0)
+    assert client.rtt == pytest.approx(3.0)
+
+
+def test_a_link_that_is_never_silent_is_measured_too() -> None:
+    client, _ = open_pair()
+    pings = []
+    for tenth in range(1, 10 * 25):
+        now = tenth / 10
+        client.receive_data(wire([Close(1)]), now)
+        client.handle_timer(now)
+        if written(client):
+            pings.append(now)
+            client.receive_data(wire([Pong()]), now + 0.01)
+    assert pings == [MEASURE, pytest.approx(2 * MEASURE + 0.1)]
+    assert client.rtt == pytest.approx(0.01)
