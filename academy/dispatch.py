@@ -50,6 +50,8 @@ ACTION_GRACE = 5.0
 """Seconds that a cancelled action has to end before it is answered for."""
 ANSWER_GRACE = 5.0
 """Seconds that the last answers have to be sent."""
+EARLY_CANCELS = 1000
+"""How many cancel requests without a request are kept in mind."""
 
 Invoke: TypeAlias = Callable[
     [str, EntityId, tuple[Any, ...], dict[str, Any]], Coroutine[Any, Any, Any]
@@ -118,6 +120,7 @@ class Dispatcher:
         self._context: contextvars.Context | None = None
         self._kept: dict[_Key, Message[Any]] = {}
         self._running: dict[_Key, _Run] = {}
+        self._cancelled_early: dict[_Key, None] = {}
         self._deadlines: Deadlines[_Key] = Deadlines(self._expire)
         self._unanswered = 0
         self._progress: asyncio.Event | None = None
@@ -214,6 +217,9 @@ class Dispatcher:
             logger.warning("%s dropped a duplicate request %s", self._name, message.tag)
         elif self._shutdown.is_set():
             self._refuse(message)
+        elif key in self._cancelled_early:
+            del self._cancelled_early[key]
+            self._answer(message, ACTION_CANCELLED)
         else:
             if isinstance(message.get_body(), ActionRequest):
                 self._deadlines.start(key, message.header.deadline)
@@ -305,9 +311,16 @@ class Dispatcher:
             self._deadlines.stop(key)
             self._answer(kept, ACTION_CANCELLED)
         else:
+            self._note_early(key)
             self._answer(message, ACTION_INVALID_STATE)
             return
         self._answer(message, SUCCESS)
+
+    def _note_early(self, key: _Key) -> None:
+        """Keep a cancel in mind: those that wait in queues may overtake requests."""
+        self._cancelled_early[key] = None
+        if len(self._cancelled_early) > EARLY_CANCELS:
+            del self._cancelled_early[next(iter(self._cancelled_early))]
 
     def _expire(self, key: _Key) -> None:
         """End a call whose deadline has passed."""

@@ -24,7 +24,7 @@ PACKAGE = pathlib.Path(__file__).parent.parent / "academy"
 
 LAYERS: dict[int, str] = {
     # Values, links between processes, and what else knows nothing of agents.
-    0: "academy value debug home event stats state method "
+    0: "academy value debug home event stats state method trace call_options "
     "logging.context embedded.error embedded.port embedded.process "
     "link link.config link.address link.meter "
     "exchange exchange.stream exchange.inbox exchange.ports exchange.connection",
@@ -35,16 +35,17 @@ LAYERS: dict[int, str] = {
     "logging.recommended logging.helpers logging.configs.base logging.configs.console "
     "logging.configs.file logging.configs.jsonpool logging.configs.multi "
     "link.handshake link.window link.reader link.parts link.channel",
-    3: "serialize socket logging logging.configs embedded link.protocol link.incoming",
+    3: "serialize socket logging logging.configs embedded link.protocol link.incoming "
+    "header",
     4: "body runtime_config exchange.secret exchange.server exchange.outbox "
     "link.connection link.listener link.session",
-    5: "message exchange.lease exchange.wake exchange.mailbox link.peer",
+    5: "message exchange.lease exchange.wake exchange.mailbox exchange.keyring link.peer",
     # Exchanges: the parts, the engine on Redis, and the three that users choose from.
     6: "exchange.transport exchange.ledger exchange.pending exchange.delivery_failure "
     "link.node",
     7: "exchange.mailbox_status exchange.registry exchange.bound exchange.directory "
     "link.host",
-    8: "exchange.client exchange.queues exchange.line",
+    8: "exchange.client exchange.queues exchange.line exchange.probe",
     9: "exchange.factory exchange.courier",
     10: "exchange.router",
     11: "exchange.audit",
@@ -56,11 +57,13 @@ LAYERS: dict[int, str] = {
     17: "exchange.relay",
     18: "exchange.local exchange.redis exchange.hybrid",
     # The actor surface.
-    20: "answer outcome status_watch",
-    21: "handle dispatch",
-    22: "context action",
-    23: "agent",
-    24: "runtime",
+    20: "answer outcome status_watch call deadline",
+    21: "remote_handle dispatch",
+    22: "proxy_handle",
+    23: "handle",
+    24: "context action",
+    25: "agent",
+    26: "runtime",
     # Launching agents in other processes.
     30: "capsule launch",
     31: "worker",
@@ -123,7 +126,8 @@ LAZY = {"psutil", "uvloop", "pydantic_core", "sklearn", "tomli_w"}
 """Packages that are imported in functions only: they are optional, or slow."""
 
 PURE = words(
-    "value identifier exception serialize body message stats describe runtime_config "
+    "value identifier exception serialize header body message stats method describe "
+    "call_options runtime_config "
     "exchange.client_config exchange.keys exchange.ledger exchange.outbox "
     "exchange.stream exchange.transport exchange.verdict"
 )

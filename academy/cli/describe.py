@@ -86,11 +86,15 @@ def _print_description(about: AgentDescription | None) -> None:
 
 
 def signature(action: ActionDescription) -> str:
-    """Return name, parameters and result of an action as Python writes them."""
+    """Return name, parameters and result of an action as Python writes them.
+
+    One that may run twice is marked as idempotent.
+    """
     types = dict(action.type_signature)
     result = types.pop("return", None)
     parameters = ", ".join(f"{name}: {_plain(kind)}" for name, kind in types.items())
-    return f"{action.name}({parameters})" + (f" -> {_plain(result)}" if result else "")
+    text = f"{action.name}({parameters})" + (f" -> {_plain(result)}" if result else "")
+    return f"{text}  # idempotent" if action.idempotent else text
 
 
 def _plain(kind: str) -> str:

@@ -14,20 +14,29 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
-from academy.exception import ExchangeError, Executed
+from academy.exception import (
+    ExchangeError,
+    Executed,
+    PeerLostError,
+    PeerUnreachableError,
+    RequestLostError,
+)
 from academy.exchange.bound import BoundMailbox
 from academy.exchange.courier import Courier
+from academy.exchange.delivery_failure import failure_body
 from academy.exchange.directory import Directory
 from academy.exchange.keys import base32_to_uuid, entity_key
 from academy.exchange.lease import LEASE
 from academy.exchange.ledger import Awaited
 from academy.exchange.link_info import ProcessInfo
 from academy.exchange.mailbox import PROBE, REPORT, Entry
+from academy.exchange.outbox import UNREACHABLE_TIMEOUT
+from academy.exchange.probe import Probe, Report
 from academy.exchange.router import Router, terminated
+from academy.exchange.server import ServerUnavailableError
 from academy.exchange.stream import REPLIES, REQUESTS
 from academy.exchange.verdict import Books, Verdict, judge
-from academy.identifier import AgentId, EntityId, UserId
-from academy.message import AcademyErrorResponse, ErrorCode
+from academy.identifier import EntityId
 from academy.stats import AgentStats
 
 logger = logging.getLogger(__name__)
@@ -42,26 +51,6 @@ GRACE = 1.0
 RECHECK = 0.3
 """Seconds after which a suspicion is looked at again."""
 STATS_TIMEOUT = 5.0
-
-
-class _Probe(msgspec.Struct, array_like=True):
-    """Asks the owner of a mailbox what it knows; of its process only if wanted."""
-
-    number: int
-    asker: str
-    asker_role: str
-    tags: list[bytes]
-    process: bool = False
-
-
-class _Report(msgspec.Struct, array_like=True):
-    """What the owner of a mailbox knows: which tags, and its counts."""
-
-    number: int
-    known: list[bytes]
-    inc: int
-    stats: tuple[int, int, int, int, int]
-    process: ProcessInfo | None = None
 
 
 class Auditor:
@@ -88,10 +77,11 @@ class Auditor:
         self._loop = asyncio.get_running_loop()
         self._due: dict[tuple[EntityId, EntityId], float] = {}
         self._not_before: dict[tuple[EntityId, EntityId], float] = {}
+        self._alone_since: dict[tuple[EntityId, EntityId], float] = {}
         self._urgent = asyncio.Event()
         self._trust_after = 0.0
         self._number = 0
-        self._reports: dict[int, asyncio.Future[_Report]] = {}
+        self._reports: dict[int, asyncio.Future[Report]] = {}
         self.settled = 0
         """How many requests were answered with an error by the audit."""
         self.inspect: Callable[[], ProcessInfo | None] = lambda: None
@@ -154,7 +144,7 @@ class Auditor:
         report = await self._question(uid, process=True)
         return None if report is None else report.process
 
-    async def _question(self, uid: EntityId, *, process: bool) -> _Report | None:
+    async def _question(self, uid: EntityId, *, process: bool) -> Report | None:
         asker = next(iter(self._boxes.values()), None)
         if asker is None:
             return None
@@ -167,10 +157,10 @@ class Auditor:
         """Take a probe or a report; damaged ones are dropped."""
         try:
             if entry.kind == PROBE:
-                probe = msgspec.msgpack.decode(entry.head, type=_Probe)
+                probe = msgspec.msgpack.decode(entry.head, type=Probe)
                 self._answer(box, probe)
             else:
-                report = msgspec.msgpack.decode(entry.head, type=_Report)
+                report = msgspec.msgpack.decode(entry.head, type=Report)
                 future = self._reports.pop(report.number, None)
                 if future is not None and not future.done():
                     future.set_result(report)
@@ -216,13 +206,39 @@ class Auditor:
         for lane in (REQUESTS, REPLIES):
             group = [awaited for awaited in requests if awaited.lane == lane]
             if group:
-                books = await self._directory.audit(dest, box.stream(dest, lane).name)
+                stream = box.open_outlet(dest, lane).stream.name
+                try:
+                    books = await self._directory.audit(dest, stream)
+                except ServerUnavailableError:
+                    self._audit_alone(box, dest, requests)
+                    return
                 aged += self._judge(box, books, group)
                 inc = books.inc
+        self._alone_since.pop((box.uid, dest), None)
         self._courier.newer(dest.uid, inc)
         if aged:
             self._due[box.uid, dest] = self._loop.time() + PROBE_AGE
             await self._ask(box, dest, inc, aged)
+
+    def _audit_alone(
+        self, box: BoundMailbox, dest: EntityId, requests: list[Awaited]
+    ) -> None:
+        """Audit without the server: who can be reached directly has them still."""
+        pair = (box.uid, dest)
+        if self._courier.lines.reaches(box, dest):
+            self._alone_since.pop(pair, None)
+            return
+        now = self._loop.time()
+        if now - self._alone_since.setdefault(pair, now) < UNREACHABLE_TIMEOUT:
+            return
+        del self._alone_since[pair]
+        for awaited in requests:
+            unsent = self._courier.lines.withdraw(box, awaited)
+            executed: Executed = "no" if unsent else "maybe"
+            detail = "neither its process nor the Redis server answers"
+            error = PeerUnreachableError(dest, executed, detail)
+            self.settled += 1
+            box.report(awaited.header, failure_body(dest, error))
 
     def _judge(
         self, box: BoundMailbox, books: Books, requests: list[Awaited]
@@ -255,7 +271,7 @@ class Auditor:
         waiting = target.waiting_tags()
         for awaited in requests:
             tag = awaited.header.tag
-            stream = box.stream(target.uid, awaited.lane).name
+            stream = box.open_outlet(target.uid, awaited.lane).stream.name
             if tag in target.ledger.open or tag in waiting:
                 awaited.strikes = 0
             elif target.received.former(stream, awaited.seq):
@@ -304,11 +320,12 @@ class Auditor:
         if verdict is Verdict.TERMINATED:
             box.report(header, terminated(header.dest, "", "maybe"))
         elif verdict is Verdict.PEER_LOST:
-            detail = "it ended before it answered"
-            box.report(header, _lost(ErrorCode.PEER_LOST, header.dest, detail))
+            lost = PeerLostError(header.dest, "maybe", "it ended before it answered")
+            box.report(header, failure_body(header.dest, lost))
         else:
             detail = "neither the queue nor the agent knows it"
-            box.report(header, _lost(ErrorCode.REQUEST_LOST, header.dest, detail))
+            gone = RequestLostError(header.dest, "maybe", detail)
+            box.report(header, failure_body(header.dest, gone))
 
     def _expire(self, box: BoundMailbox, dest: EntityId, reason: str) -> None:
         for awaited in box.ledger.awaiting(dest):
@@ -324,7 +341,7 @@ class Auditor:
         tags: list[bytes],
         *,
         process: bool = False,
-    ) -> _Report:
+    ) -> Report:
         """Ask the owner of a mailbox; its answer comes to the asker's mailbox.
 
         Raises:
@@ -333,9 +350,9 @@ class Auditor:
         """
         self._number += 1
         number = self._number
-        future: asyncio.Future[_Report] = self._loop.create_future()
+        future: asyncio.Future[Report] = self._loop.create_future()
         self._reports[number] = future
-        probe = _Probe(number, str(asker.uid.uid), asker.uid.role, tags, process)
+        probe = Probe(number, str(asker.uid.uid), asker.uid.role, tags, process)
         asker.expecting += 1
         try:
             async with asyncio.timeout(STATS_TIMEOUT):
@@ -345,7 +362,7 @@ class Auditor:
             asker.expecting -= 1
             self._reports.pop(number, None)
 
-    def _answer(self, box: BoundMailbox, probe: _Probe) -> None:
+    def _answer(self, box: BoundMailbox, probe: Probe) -> None:
         waiting = box.waiting_tags()
         tags = [uuid.UUID(bytes=t) for t in probe.tags if len(t) == 16]
         answering = self._courier.lines.answering(box)
@@ -357,14 +374,9 @@ class Auditor:
         s = box.ledger.stats(len(box.inbox))
         counts = (s.incoming, s.outgoing, s.completed, s.in_progress, s.queued)
         info = self.inspect() if probe.process else None
-        report = _Report(probe.number, known, box.inc, counts, info)
+        report = Report(probe.number, known, box.inc, counts, info)
         payload = msgspec.msgpack.encode(report)
-        self._router.control_soon(_asker(probe), REPORT, payload)
-
-
-def _asker(probe: _Probe) -> EntityId:
-    uid = uuid.UUID(probe.asker)
-    return AgentId(uid=uid) if probe.asker_role == "agent" else UserId(uid=uid)
+        self._router.control_soon(probe.asked_by(), REPORT, payload)
 
 
 def _by_destination(box: BoundMailbox) -> dict[EntityId, list[Awaited]]:
@@ -372,10 +384,3 @@ def _by_destination(box: BoundMailbox) -> dict[EntityId, list[Awaited]]:
     for awaited in box.ledger.awaited.values():
         groups.setdefault(awaited.header.dest, []).append(awaited)
     return groups
-
-
-def _lost(code: ErrorCode, dest: EntityId, detail: str) -> AcademyErrorResponse:
-    executed: Executed = "maybe"
-    return AcademyErrorResponse(
-        error_code=code, mailbox_id=dest, executed=executed, detail=detail
-    )

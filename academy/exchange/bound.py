@@ -12,7 +12,7 @@ from academy.exception import FencedError, MailboxTerminatedError
 from academy.exchange.inbox import Inbox
 from academy.exchange.keys import entity_key
 from academy.exchange.ledger import Ledger
-from academy.exchange.stream import REPLIES, REQUESTS, Received, SendStream
+from academy.exchange.stream import REQUESTS, Received, SendStream
 from academy.identifier import EntityId
 from academy.link.channel import Reason
 from academy.link.peer import Peer
@@ -48,6 +48,31 @@ class Delivery(NamedTuple):
     segments: list[Segment] = []  # noqa: RUF012 - never changed
     local: bool = False
     stamp: int = 0
+
+
+class Outlet:
+    """Where the messages of a mailbox to another one go out, in one lane.
+
+    Args:
+        dest: The other mailbox.
+        stream: The stream.
+    """
+
+    __slots__ = ("dest", "gate", "line", "stream")
+
+    def __init__(self, dest: EntityId, stream: SendStream) -> None:
+        self.dest = dest
+        self.stream = stream
+        self.gate: asyncio.Lock | None = None
+        """Keeps the stream in order while it waits for a path."""
+        self.line: Any = None
+        """Its line to another process, if there is one."""
+
+    def closed_gate(self) -> asyncio.Lock:
+        """Return the gate, made when it is needed first."""
+        if self.gate is None:
+            self.gate = asyncio.Lock()
+        return self.gate
 
 
 class BoundMailbox:
@@ -103,8 +128,7 @@ class BoundMailbox:
         self._hand_over: Callable[[Message[Any]], None] | None = None
         self._on_end: Callable[[Exception], None] | None = None
         self._waiting = 0
-        self._streams: dict[tuple[uuid.UUID, int], SendStream] = {}
-        self._gates: dict[tuple[uuid.UUID, int], asyncio.Lock] = {}
+        self._outlets: tuple[dict[int, Outlet], dict[int, Outlet]] = ({}, {})
         self._barriers: list[tuple[str, int, asyncio.Future[None]]] = []
         self._slow_until = 0.0
 
@@ -126,25 +150,24 @@ class BoundMailbox:
 
     def destinations(self) -> set[uuid.UUID]:
         """Return whom this mailbox has sent to."""
-        return {dest for dest, _ in self._streams}
+        return {outlet.dest.uid for lane in self._outlets for outlet in lane.values()}
 
     def forget_streams(self, dest: uuid.UUID) -> None:
         """Drop the streams to a mailbox that is closed for good."""
-        for lane in (REQUESTS, REPLIES):
-            self._streams.pop((dest, lane), None)
-            self._gates.pop((dest, lane), None)
+        for lane in self._outlets:
+            lane.pop(dest.int, None)
 
-    def stream(self, dest: EntityId, lane: int) -> SendStream:
-        """Return the stream from this mailbox to another."""
-        stream = self._streams.get((dest.uid, lane))
-        if stream is None:
-            stream = SendStream(self.key, self.inc, lane)
-            self._streams[dest.uid, lane] = stream
-        return stream
+    def outlet(self, dest: EntityId, lane: int) -> Outlet | None:
+        """Return where messages to a mailbox go out, if some have been sent."""
+        return self._outlets[lane].get(dest.uid.int)
 
-    def gate(self, dest: EntityId, lane: int) -> asyncio.Lock:
-        """Return the lock that keeps a stream in order while it waits for a path."""
-        return self._gates.setdefault((dest.uid, lane), asyncio.Lock())
+    def open_outlet(self, dest: EntityId, lane: int) -> Outlet:
+        """Return where messages to a mailbox go out."""
+        outlet = self._outlets[lane].get(dest.uid.int)
+        if outlet is None:
+            outlet = Outlet(dest, SendStream(self.key, self.inc, lane))
+            self._outlets[lane][dest.uid.int] = outlet
+        return outlet
 
     def waiting_tags(self) -> set[uuid.UUID]:
         """Return the tags of the messages that the consumer has not taken."""
@@ -161,7 +184,7 @@ class BoundMailbox:
         """Put a message into the inbox; the caller has checked its number."""
         if self._held is not None and delivery.stream.endswith(_REQUESTS):
             self._held.append(delivery)
-        elif self._hand_over is not None and not self.ended:
+        elif self._hand_over is not None and self.inbox.error is None:
             message = self._use(delivery)
             if message is not None:
                 self._hand_over(message)

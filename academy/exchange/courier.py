@@ -21,7 +21,7 @@ from academy.exception import (
     PeerLostError,
     PeerUnreachableError,
 )
-from academy.exchange.bound import BoundMailbox
+from academy.exchange.bound import BoundMailbox, Outlet
 from academy.exchange.delivery_failure import doubtful, failure_body
 from academy.exchange.line import Line, Lines, Note
 from academy.exchange.mailbox import REQUEST, RESPONSE, make_entry
@@ -36,8 +36,7 @@ from academy.exchange.outbox import (
 )
 from academy.exchange.queues import UNREACHABLE_TIMEOUT, NotRegisteredError, Queues
 from academy.exchange.server import Command
-from academy.exchange.stream import REPLIES, REQUESTS, SendStream
-from academy.identifier import EntityId
+from academy.exchange.stream import REPLIES, REQUESTS
 from academy.link.channel import ChannelKey
 from academy.link.config import LinkConfig
 from academy.message import Message
@@ -83,84 +82,100 @@ class Courier:
     async def send(
         self,
         box: BoundMailbox,
-        stream: SendStream,
+        outlet: Outlet,
         message: Message[Any],
         segments: list[Segment],
-        lane: int,
+        size: int,
     ) -> None:
         """Accept a message: when this returns, it is sent or queued.
+
+        Args:
+            box: The sending mailbox.
+            outlet: Where it goes out.
+            message: The message.
+            segments: The same, serialized.
+            size: Bytes of the segments.
 
         Raises:
             BackpressureTimeout: The destination did not keep up for 30 s; the message
                 was not sent.
             ExchangeError: As `Queues.accepted`.
         """
-        line = self._line(box, stream, message.dest, lane)
+        line = outlet.line or self._open(box, outlet)
         try:
-            try:
-                await self._submit(line, message, segments)
-            except (NotRegisteredError, BadEntityIdError) as e:
-                if not stream.known and isinstance(e, BadEntityIdError):
-                    raise
-                give_up = self._loop.time() + RECOVERY_TIMEOUT
-                # What follows in the stream waits behind it.
-                async with box.gate(message.dest, lane):
-                    await self._recover(line, message, segments, give_up, e)
+            waiting = self._submit(line, message, segments, size)
+            if waiting is not None:
+                await self._accepted(line, waiting)
+        except (NotRegisteredError, BadEntityIdError) as e:
+            if not outlet.stream.known and isinstance(e, BadEntityIdError):
+                box.ledger.forget(message.tag)
+                raise
+            give_up = self._loop.time() + RECOVERY_TIMEOUT
+            # What follows in the stream waits behind it.
+            async with outlet.closed_gate():
+                await self._recover(line, message, segments, size, give_up, e)
         except ExchangeError:
             box.ledger.forget(message.tag)
             raise
-        stream.known = True
+        outlet.stream.known = True
 
     async def _recover(
         self,
         line: Line,
         message: Message[Any],
         segments: list[Segment],
+        size: int,
         give_up: float,
         error: ExchangeError,
     ) -> None:
         """Send again when the owners have restored what the server has lost."""
-        while self._loop.time() < give_up:
-            self._restore()
-            await asyncio.sleep(RECOVERY_PAUSE)
-            try:
-                await self._submit(line, message, segments)
-                return
-            except (NotRegisteredError, BadEntityIdError) as e:
-                error = e
-        raise error
+        try:
+            while self._loop.time() < give_up:
+                self._restore()
+                await asyncio.sleep(RECOVERY_PAUSE)
+                try:
+                    waiting = self._submit(line, message, segments, size)
+                    if waiting is not None:
+                        await self._accepted(line, waiting)
+                    return
+                except (NotRegisteredError, BadEntityIdError) as e:
+                    error = e
+            raise error
+        except ExchangeError:
+            line.box.ledger.forget(message.tag)
+            raise
 
-    async def _submit(
-        self, line: Line, message: Message[Any], segments: list[Segment]
-    ) -> None:
-        if line.outbox.incarnation == 0:
+    def _submit(
+        self, line: Line, message: Message[Any], segments: list[Segment], size: int
+    ) -> Parcel | None:
+        """Put a message into the outbox; return its parcel if it has to wait there."""
+        outbox = line.outbox
+        if outbox.incarnation == 0:
             self.seek(line)
-        kind = REQUEST if message.is_request() else RESPONSE
+        header = message.header
         now = self._loop.time()
         # Copied where it is not immutable: it may be sent again after this returns.
-        parcel, effects = line.outbox.submit(
-            kind, message.tag.bytes, detach(segments), now
+        parcel, effects = outbox.submit(
+            REQUEST if header.kind == "request" else RESPONSE,
+            header.tag.bytes,
+            detach(segments),
+            now,
+            size,
         )
         line.empty.clear()
-        note = Note(message.header)
-        parcel.note = note
+        parcel.note = note = Note(header)
         line.box.ledger.sending(
-            message.header,
-            since=now,
-            lane=line.key.lane,
-            seq=parcel.seq,
-            parcel=parcel,
+            header, since=now, lane=line.key.lane, seq=parcel.seq, parcel=parcel
         )
-        if effects == [SendDirect(parcel)]:
+        if len(effects) == 1 and type(effects[0]) is SendDirect and not parcel.fresh:
             self._run(line, effects)
-            return
+            return None
         note.accepted = self._loop.create_future()
         self._run(line, effects)
-        await self._accepted(line, parcel, note.accepted)
+        return parcel
 
-    async def _accepted(
-        self, line: Line, parcel: Parcel, accepted: asyncio.Future[None]
-    ) -> None:
+    async def _accepted(self, line: Line, parcel: Parcel) -> None:
+        accepted = parcel.note.accepted
         try:
             async with asyncio.timeout(UNREACHABLE_TIMEOUT):
                 await asyncio.shield(accepted)
@@ -178,20 +193,13 @@ class Courier:
             # A failure after this has nobody to be raised to.
             parcel.note.accepted = None
 
-    def _line(
-        self, box: BoundMailbox, stream: SendStream, dest: EntityId, lane: int
-    ) -> Line:
+    def _open(self, box: BoundMailbox, outlet: Outlet) -> Line:
+        lane, dest = outlet.stream.lane, outlet.dest
+        window = self._config.window_messages if lane == REQUESTS else 0
+        outbox = Outbox(outlet.stream, window, self._config.window_bytes)
         key = ChannelKey(box.uid.uid, box.inc, dest.uid, lane)
-        line = self.lines.get(key)
-        if line is None:
-            windowed = lane == REQUESTS
-            outbox = Outbox(
-                stream,
-                self._config.window_messages if windowed else 0,
-                self._config.window_bytes,
-            )
-            line = Line(box, dest, key, outbox)
-            self.lines.add(line)
+        line = outlet.line = Line(box, dest, key, outbox)
+        self.lines.add(line)
         return line
 
     # What becomes of lines
@@ -252,18 +260,13 @@ class Courier:
             self.seek(line)
 
     def lost(self, process: bytes, detail: str) -> None:
-        """Fail the requests that a process has had directly and that is gone.
-
-        What it had from queues is not known here.
-        """
+        """Fail what a process that is gone has had directly; queues are not known."""
         for line in self.lines.at(process):
             error = PeerLostError(line.dest, "maybe", detail)
-            for awaited in list(line.box.ledger.awaited.values()):
+            for awaited in line.box.ledger.awaiting(line.dest):
                 parcel = awaited.parcel
                 sent = parcel is not None and 0 < parcel.inc == line.known
-                if parcel is None or not sent or awaited.header.dest != line.dest:
-                    continue
-                if not line.box.has_answer(awaited.header.tag):
+                if parcel and sent and not line.box.has_answer(awaited.header.tag):
                     line.outbox.drop(parcel)
                     self._failed(line, parcel, error)
             self.lines.place(line, b"")
@@ -276,6 +279,9 @@ class Courier:
     def drop(self, line: Line) -> None:
         """Forget a line; what is on the way is given up."""
         self.lines.remove(line)
+        outlet = line.box.outlet(line.dest, line.key.lane)
+        if outlet is not None and outlet.line is line:
+            outlet.line = None
         if line.timer is not None:
             line.timer.cancel()
         if line.peer is not None:
@@ -344,7 +350,7 @@ class Courier:
         line.peer.session.send(line.key, parcel.seq, parcel.segments)
         line.peer.sent += 1
         line.peer.flush_soon()
-        _set_accepted(parcel)
+        line.passed_on(parcel)
 
     def _append(self, line: Line, parcel: Parcel, stamp: int) -> None:
         if line.key.lane == REPLIES:
@@ -372,7 +378,7 @@ class Courier:
         )
         effects = line.outbox.appended(parcel, self._loop.time(), arrived=arrived)
         if error is None:
-            _set_accepted(parcel)
+            line.passed_on(parcel)
         else:
             self._failed(line, parcel, error)
         self._run(line, effects)
@@ -390,9 +396,3 @@ class Courier:
             logger.debug("A message to %s was lost: %s", line.dest, error)
             return
         line.box.report(header, failure_body(line.dest, error))
-
-
-def _set_accepted(parcel: Parcel) -> None:
-    accepted = parcel.note.accepted
-    if accepted is not None and not accepted.done():
-        accepted.set_result(None)

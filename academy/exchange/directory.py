@@ -26,6 +26,9 @@ logger = logging.getLogger(__name__)
 DIRECTORY_TIMEOUT = 30.0
 """Seconds for which directory operations wait for a server that is away."""
 
+AUDIT_TIMEOUT = 3.0
+"""Seconds for which an audit waits: it is repeated anyway."""
+
 _BATCH = 500
 
 
@@ -197,7 +200,9 @@ class Directory:
 
     async def audit(self, uid: EntityId, stream: str) -> Books:
         """Return what is known about a destination and one stream to it."""
-        reply = await self._call("audit", entity_key(uid), stream)
+        reply = await self._server.call(
+            "audit", entity_key(uid), stream, timeout=AUDIT_TIMEOUT
+        )
         if reply[0] == b"terminated":
             return Books("terminated", 0, False, 0, 0, Mark())
         appended, seq, inc, base = reply[6]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import uuid
 
 from academy.exception import (
     ExchangeError,
@@ -85,11 +84,11 @@ class Engine:
         self.queues = Queues(self.server, self.process, self.keyring.secrets)
         self.boxes: dict[EntityId, BoundMailbox] = {}
         self._by_key: dict[str, BoundMailbox] = {}
-        self._by_uid: dict[uuid.UUID, BoundMailbox] = {}
+        self._by_uid: dict[int, BoundMailbox] = {}
         self._tasks = Tasks("exchange-engine")
         config = LinkConfig()
         self.courier = Courier(self.queues, config, self._restore)
-        self.router = Router(self.process, self.queues, self.boxes, self.courier)
+        self.router = Router(self.process, self.queues, self._by_uid, self.courier)
         self.auditor = Auditor(self.directory, self.router, self.boxes, self.courier)
         self._receiver = Receiver(
             self.queues, self.router, self.auditor, self.courier.newer
@@ -192,7 +191,7 @@ class Engine:
             self._fenced(former)
         self.boxes[uid] = box
         self._by_key[box.key] = box
-        self._by_uid[uid.uid] = box
+        self._by_uid[uid.uid.int] = box
         return box
 
     async def unbind(self, box: BoundMailbox) -> None:
@@ -351,7 +350,7 @@ class Engine:
             return False
         del self.boxes[box.uid]
         del self._by_key[box.key]
-        del self._by_uid[box.uid.uid]
+        del self._by_uid[box.uid.uid.int]
         self.router.forget_source(box)
         return True
 

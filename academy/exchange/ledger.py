@@ -53,10 +53,15 @@ class Ledger:
 
         Returns:
             Whether it is of use: a request, or a response that somebody awaits. A
-            duplicate, late or stray response is of none.
+            duplicate, late or stray response is of none, nor is one that is not from
+            whom the request was for, or has another label.
         """
         if header.kind == "response":
-            return self.awaited.pop(header.tag, None) is not None
+            awaited = self.awaited.get(header.tag)
+            if awaited is None or not _answers(header, awaited.header):
+                return False
+            del self.awaited[header.tag]
+            return True
         self.incoming += 1
         self.open[header.tag] = header
         return True
@@ -94,3 +99,8 @@ class Ledger:
             in_progress=len(self.open),
             queued=queued,
         )
+
+
+def _answers(response: Header, request: Header) -> bool:
+    same = response.src.uid.int == request.dest.uid.int
+    return same and response.label == request.label

@@ -59,6 +59,12 @@ class Line:
     timer: asyncio.TimerHandle | None = None
     empty: asyncio.Event = field(default_factory=asyncio.Event)
 
+    def passed_on(self, parcel: Parcel) -> None:
+        """Tell the sender of a parcel, if it waits, that it is on its way."""
+        accepted = parcel.note.accepted
+        if accepted is not None and not accepted.done():
+            accepted.set_result(None)
+
     def failed(self, parcel: Parcel, error: Exception) -> bool:
         """Tell the sender of a parcel, if it waits; return whether it does."""
         accepted = parcel.note.accepted
@@ -124,6 +130,11 @@ class Lines:
     def unplaced(self) -> list[Line]:
         """Return the lines to mailboxes of which no process is known."""
         return [line for line in self._by_key.values() if not line.process]
+
+    def reaches(self, box: BoundMailbox, dest: EntityId) -> bool:
+        """Return whether a mailbox talks directly to another one now."""
+        lines = [line for line in self.to(dest.uid) if line.box is box]
+        return any(line.outbox.incarnation for line in lines)
 
     def answering(self, box: BoundMailbox) -> set[bytes]:
         """Return the tags of the answers of a mailbox that are still on their way."""

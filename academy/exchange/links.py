@@ -55,7 +55,7 @@ class Links:
 
     Args:
         directory: The directory.
-        by_uid: The mailboxes bound in this process, by their UUID.
+        by_uid: The mailboxes bound in this process, by their UUID as an integer.
         courier: Sends on the channels.
         receiver: Takes what comes on channels.
         on_lost: Called when the link to a process has ended or could not be made,
@@ -66,7 +66,7 @@ class Links:
     def __init__(
         self,
         directory: Directory,
-        by_uid: Mapping[uuid.UUID, BoundMailbox],
+        by_uid: Mapping[int, BoundMailbox],
         courier: Courier,
         receiver: Receiver,
         on_lost: Callable[[Addresses, bool], None],
@@ -223,12 +223,14 @@ class Links:
 
     def session_event(self, peer: Peer, event: Event) -> None:
         """React to what the session with a peer says."""
+        if type(event) is Received:
+            peer.received += 1
+            key = event.key
+            box = self._by_uid.get(key.dest.int)
+            if box is not None and not box.ended:
+                self._receiver.direct(box, key, event.seq, list(event.segments))
+            return
         match event:
-            case Received(_, key, seq, segments):
-                peer.received += 1
-                box = self._by_uid.get(key.dest)
-                if box is not None and not box.ended:
-                    self._receiver.direct(box, key, seq, list(segments))
             case Taken(key, seq):
                 line = self._line(peer, key)
                 if line is not None:
@@ -256,7 +258,7 @@ class Links:
         self._courier.newer(key.src, key.src_inc)
         # Whoever sends from there can be answered there, if that is not a former owner.
         self._where[key.src] = peer.process
-        box = self._by_uid.get(key.dest)
+        box = self._by_uid.get(key.dest.int)
         if box is None or box.ended:
             peer.session.refuse(channel, Reason.NOT_HERE)
             return

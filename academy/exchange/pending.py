@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import uuid
 from typing import Any
 
 from academy.exception import ExchangeError
 from academy.identifier import EntityId
-from academy.message import Header, Message
-
-logger = logging.getLogger(__name__)
+from academy.message import Message
 
 Answer = asyncio.Future[Message[Any]]
 """Gets the response to a request, or the error that takes its place."""
@@ -21,7 +18,7 @@ class Pending:
     """Requests that wait, by their tags. Belongs to one event loop."""
 
     def __init__(self) -> None:
-        self._waiting: dict[uuid.UUID, tuple[Header, Answer]] = {}
+        self._waiting: dict[uuid.UUID, tuple[EntityId, Answer]] = {}
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -38,7 +35,7 @@ class Pending:
                 "its response already. Make a new message for each request."
             )
         answer: Answer = asyncio.get_running_loop().create_future()
-        self._waiting[request.tag] = request.header, answer
+        self._waiting[request.tag] = request.dest, answer
         return answer
 
     def remove(self, tag: uuid.UUID) -> None:
@@ -48,26 +45,16 @@ class Pending:
         answer.cancel()
 
     def resolve(self, response: Message[Any]) -> None:
-        """Hand out a response.
-
-        One that nobody waits for (any more), or that is not from whom the request was
-        for or has another label, is dropped.
-        """
-        waiting = self._waiting.get(response.tag)
-        if waiting is None:
-            return
-        request, answer = waiting
-        fits = response.src == request.dest and response.header.label == request.label
-        if not fits:
-            logger.warning("%s sent a response that fits no request", response.src)
-        elif not answer.done():
+        """Hand out a response. One that nobody waits for (any more) is dropped."""
+        _, answer = self._waiting.get(response.tag, (None, None))
+        if answer is not None and not answer.done():
             answer.set_result(response)
 
     def fail(self, error: Exception, uid: EntityId | None = None) -> list[uuid.UUID]:
         """Fail the requests to an entity, or all, and return their tags."""
         failed = []
-        for tag, (request, answer) in self._waiting.items():
-            if uid in (None, request.dest) and not answer.done():
+        for tag, (dest, answer) in self._waiting.items():
+            if uid in (None, dest) and not answer.done():
                 answer.set_exception(error)
                 failed.append(tag)
         return failed

@@ -79,7 +79,8 @@ class Receiver:
         message = self._decode(box, segments)
         if message is None:
             return
-        if message.src.uid != key.src or message.dest.uid != key.dest:
+        src, dest = message.src.uid.int, message.dest.uid.int
+        if src != key.src.int or dest != key.dest.int:
             self._queues.refuse(box.uid)
             return
         self._take(box, Delivery(message, stream_of(key), seq, segments))
@@ -97,17 +98,15 @@ class Receiver:
         return None
 
     def _take(self, box: BoundMailbox, delivery: Delivery) -> None:
-        match box.received.offer(delivery.stream, delivery.seq):
-            case Offer.NEW:
-                box.accept(delivery)
-            case Offer.DUPLICATE:
-                # Its sender has not heard that it was taken.
-                box.confirm(delivery.stream)
-            case Offer.FORMER:
-                # A former incarnation that closed cleanly has answered what it took.
-                request = delivery.message.is_request()
-                if request and delivery.stamp not in box.clean:
-                    self.bounce(box, delivery.message)
+        offer = box.received.offer(delivery.stream, delivery.seq)
+        if offer is Offer.NEW:
+            box.accept(delivery)
+        elif offer is Offer.DUPLICATE:
+            # Its sender has not heard that it was taken.
+            box.confirm(delivery.stream)
+        elif delivery.message.is_request() and delivery.stamp not in box.clean:
+            # A former incarnation took it. One that closed cleanly has answered all.
+            self.bounce(box, delivery.message)
 
     def bounce(self, box: BoundMailbox, message: Message[Any]) -> None:
         """Answer a request that a former incarnation may have executed."""

@@ -15,7 +15,7 @@ from academy.exception import (
     MailboxTerminatedError,
     MessageTooLargeError,
 )
-from academy.exchange.bound import BoundMailbox, Delivery
+from academy.exchange.bound import BoundMailbox, Delivery, Outlet
 from academy.exchange.courier import Courier
 from academy.exchange.mailbox import RESPONSE, make_entry
 from academy.exchange.queues import Queues, entry_of
@@ -59,7 +59,7 @@ class Router:
     Args:
         process: Identifier of this process.
         queues: The queues on the server.
-        boxes: The mailboxes bound in this process.
+        boxes: The mailboxes bound in this process, by their UUID as an integer.
         courier: Carries messages to mailboxes elsewhere.
     """
 
@@ -67,7 +67,7 @@ class Router:
         self,
         process: str,
         queues: Queues,
-        boxes: Mapping[EntityId, BoundMailbox],
+        boxes: Mapping[int, BoundMailbox],
         courier: Courier,
     ) -> None:
         self._queues = queues
@@ -91,26 +91,31 @@ class Router:
         """
         self._check_sender(box, message)
         segments = encode(message)
-        size = sum(len(memoryview(s).cast("B")) for s in segments)
+        size = sum(map(len, segments))
         if size > MESSAGE_LIMIT:
             raise MessageTooLargeError(size, MESSAGE_LIMIT)
-        request = message.is_request() and not isinstance(message.body, CancelRequest)
-        lane = REQUESTS if request else REPLIES
-        gate = box.gate(message.dest, lane)
-        stream = box.stream(message.dest, lane)
-        self._senders.setdefault(message.dest.uid, set()).add(box)
-        target = self._boxes.get(message.dest)
-        if gate.locked() or (target is not None and not target.has(stream)):
-            async with gate:
-                target = await self._caught_up(message.dest, stream)
-                box.check_open()
-                if target is not None:
-                    self._deliver(box, target, stream, message, segments, lane)
-                    return
-        elif target is not None:
-            self._deliver(box, target, stream, message, segments, lane)
-            return
-        await self.courier.send(box, stream, message, segments, lane)
+        lane = lane_of(message)
+        outlet = box.outlet(message.dest, lane) or self._open(box, message.dest, lane)
+        target = self._boxes.get(message.dest.uid.int)
+        gate = outlet.gate
+        if gate is None or not gate.locked():
+            if target is None:
+                await self.courier.send(box, outlet, message, segments, size)
+                return
+            if target.has(outlet.stream):
+                self._deliver(box, target, outlet.stream, message, segments, lane)
+                return
+        async with outlet.closed_gate():
+            target = await self._caught_up(message.dest, outlet.stream)
+            box.check_open()
+            if target is not None:
+                self._deliver(box, target, outlet.stream, message, segments, lane)
+                return
+        await self.courier.send(box, outlet, message, segments, size)
+
+    def _open(self, box: BoundMailbox, dest: EntityId, lane: int) -> Outlet:
+        self._senders.setdefault(dest.uid, set()).add(box)
+        return box.open_outlet(dest, lane)
 
     def forget_dest(self, dest: uuid.UUID) -> None:
         """Drop what is kept about a mailbox that is closed for good."""
@@ -130,7 +135,7 @@ class Router:
         message: Message[Any] = Message(
             header=header.create_response_header(), body=body
         )
-        target = self._boxes.get(message.dest)
+        target = self._boxes.get(message.dest.uid.int)
         if target is not None:
             target.accept(Delivery(message))
             return
@@ -148,7 +153,7 @@ class Router:
         """Queue a message that a mailbox of this process can no longer take."""
         # Put in line now, so that what its sender sends next stays behind it. If the
         # sender is gone, this process sends it in its own name.
-        source = self._boxes.get(delivery.message.src)
+        source = self._boxes.get(delivery.message.src.uid.int)
         command = self._queues.post(source, dest, entry_of(delivery))
         self._tasks.spawn(
             self._resent(source, dest, delivery, command),
@@ -175,7 +180,7 @@ class Router:
         await self._tasks.cancel()
 
     def _check_sender(self, box: BoundMailbox, message: Message[Any]) -> None:
-        if message.src != box.uid:
+        if message.src.uid.int != box.uid.uid.int:
             raise ForbiddenError(
                 f"The transport of {box.uid} cannot send in the name of {message.src}."
             )
@@ -190,7 +195,7 @@ class Router:
             The mailbox in this process that has them; `None` if there is none, so
             that what follows must be queued behind them.
         """
-        target = self._boxes.get(dest)
+        target = self._boxes.get(dest.uid.int)
         if target is not None and await target.caught_up(stream, BARRIER_TIMEOUT):
             return target
         return None
@@ -242,3 +247,9 @@ class Router:
 
 def _now() -> float:
     return asyncio.get_running_loop().time()
+
+
+def lane_of(message: Message[Any]) -> int:
+    """Return the lane of a message: that of replies for all that is bounded."""
+    asks = message.header.kind == "request" and message.body.kind != CancelRequest.kind
+    return REQUESTS if asks else REPLIES

@@ -31,10 +31,11 @@ class SendStream:
         lane: `REQUESTS` or `REPLIES`.
     """
 
-    __slots__ = ("known", "name", "relayed", "seq")
+    __slots__ = ("known", "lane", "name", "relayed", "seq")
 
     def __init__(self, source: str, inc: int, lane: int) -> None:
         self.name = stream_name(source, inc, lane)
+        self.lane = lane
         self.seq = 0
         """Number of the last message."""
         self.relayed = 0

@@ -80,8 +80,11 @@ class WakeReader:
             if attempt:
                 attempt = 0
                 found.append(GAP)
+            # Nothing is kept while the next ones are waited for, which may be long.
+            del reply
             if found:
                 yield found
+            del found
 
     async def close(self) -> None:
         """Close the connection. Idempotent."""

@@ -270,7 +270,7 @@ class Node:
         """Write what the frames of one read have caused."""
         peer = self._connections.get(connection)
         if peer is not None:
-            peer.flush_soon()
+            peer.batch_received()
 
     def suspected(self, connection: Connection, suspected: bool) -> None:
         """Stop or start to use a link whose peer is silent, or is heard again."""

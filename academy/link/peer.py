@@ -54,6 +54,7 @@ class Peer:
         self._on_event = on_event
         self._loop = asyncio.get_running_loop()
         self._flushing = False
+        self._prompt = False
         self._timer: asyncio.TimerHandle | None = None
 
     @property
@@ -106,6 +107,11 @@ class Peer:
             return
         self.dispatch()
 
+    def batch_received(self) -> None:
+        """Note that all frames of one read have been handed over."""
+        self._prompt = True
+        self.flush_soon()
+
     def dispatch(self) -> None:
         """Pass on what the session has to say."""
         for event in self.session.events_received():
@@ -119,13 +125,18 @@ class Peer:
     def flush_soon(self) -> None:
         """Write what the session has to send.
 
-        What comes first in a turn of the event loop is written at once, the rest
-        together at its end: so nothing waits, and many need few system calls.
+        The first output after something was read is written at once, for an answer
+        should not wait; the rest is written together, in the next turn of the event
+        loop, for many messages should need few system calls.
         """
-        if not self._flushing and self.session.has_output:
+        if self._flushing or not self.session.has_output:
+            return
+        if self._prompt:
+            self._prompt = False
+            self._write()
+        else:
             self._flushing = True
             self._loop.call_soon(self.flush)
-            self._write()
 
     def flush(self) -> None:
         """Write what the session has to send now."""

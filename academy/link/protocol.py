@@ -21,6 +21,7 @@ from academy.link.frame import (
     LENGTH,
     Buffer,
     Bye,
+    Data,
     Frame,
     Ping,
     Pong,
@@ -282,11 +283,13 @@ class LinkProtocol:
             self._move(Cause.PROVED)
             self._reader.limit = self._config.frame_limit
             self._events.append(LinkOpen(self._handshake.peer))
-        elif self._measuring_since is None:
+        else:
             self._measuring_since = now
 
     def _receive_frame(self, frame: Frame, now: float) -> None:
-        if isinstance(frame, Ping):
+        if type(frame) is Data:
+            self._events.append(FrameReceived(frame))
+        elif isinstance(frame, Ping):
             # One answer for all the questions that came together.
             self._owes_pong = True
         elif isinstance(frame, Bye):

@@ -117,9 +117,10 @@ class Session:
             RemoteProtocolError: It does not fit to what came before. The connection is
                 to be ended with `LinkProtocol.fail`.
         """
+        if type(frame) is Data:
+            self._receive_data(frame.channel, frame.seq, frame.segments)
+            return
         match frame:
-            case Data(number, seq, segments):
-                self._receive_data(number, seq, segments)
             case Part():
                 self._receive_part(frame)
             case Ack(marks):

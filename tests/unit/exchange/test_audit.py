@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from typing import Any
 
 import msgspec
@@ -11,6 +10,7 @@ import redis.asyncio
 from academy.exception import (
     AgentTerminatedError,
     PeerLostError,
+    PeerUnreachableError,
     RequestLostError,
 )
 from academy.exchange import audit
@@ -29,6 +29,7 @@ from tests.unit.exchange.mail import (
     answer,
     bind_agent,
     bind_user,
+    connect,
     failure,
     register,
     send,
@@ -338,20 +339,47 @@ async def test_an_audit_is_put_off_while_the_server_is_away(
     raw: redis.asyncio.Redis,
     keys: Keys,
     monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    caplog.set_level(logging.DEBUG, logger="academy.exchange.audit")
-    monkeypatch.setattr("academy.exchange.directory.DIRECTORY_TIMEOUT", 0.1)
+    monkeypatch.setattr("academy.exchange.directory.AUDIT_TIMEOUT", 0.1)
     monkeypatch.setattr(audit, "LEASE", 0.1)
     here, there = await new_engine(proxied), await new_engine()
     user, agent = await bind_user(here), await bind_agent(there)
     await send(here, user, agent.uid, 1)
     await take(agent)
     await proxy.cut()
-    await until(lambda: "was put off" in caplog.text)
+    await until(lambda: here.auditor._alone_since)
     await proxy.mend()
     await kill(there, raw, keys)
     assert isinstance(await failure(user, 5), PeerLostError)
+
+
+@pytest.mark.parametrize("direct", [False, True])
+async def test_nobody_waits_for_ever_while_neither_server_nor_peer_answers(
+    new_engine: NewEngine,
+    proxy: Proxy,
+    proxied: RedisConnectionInfo,
+    monkeypatch: pytest.MonkeyPatch,
+    direct: bool,
+) -> None:
+    monkeypatch.setattr("academy.exchange.directory.AUDIT_TIMEOUT", 0.1)
+    monkeypatch.setattr(audit, "UNREACHABLE_TIMEOUT", 1.0)
+    here = await new_engine(proxied, direct=direct)
+    there = await new_engine(direct=direct)
+    user, agent = await bind_user(here), await bind_agent(there)
+    if direct:
+        await connect(here, user, agent)
+    (request,) = await send(here, user, agent.uid, 1)
+    await take(agent)
+    await proxy.cut()
+    if direct:
+        with pytest.raises(TimeoutError):
+            await failure(user, 3)
+        await agree(there, agent, request)
+        assert (await answer(user)).tag == request.tag
+    else:
+        error = await failure(user)
+        assert isinstance(error, PeerUnreachableError)
+        assert error.executed == "maybe"
 
 
 async def test_an_audit_that_fails_is_not_the_last(

@@ -177,20 +177,20 @@ async def test_a_termination_has_a_reason(box: BoundMailbox) -> None:
 
 async def test_each_destination_and_lane_has_a_stream(box: BoundMailbox) -> None:
     other = UserId.new()
-    stream = box.stream(USER, REQUESTS)
+    stream = box.open_outlet(USER, REQUESTS).stream
     assert stream.name == f"{entity_key(AGENT)}:7:0"
-    assert box.stream(USER, REQUESTS) is stream
-    assert box.stream(USER, REPLIES).name == f"{entity_key(AGENT)}:7:1"
-    assert box.stream(other, REQUESTS) is not stream
-    gate = box.gate(USER, REQUESTS)
-    assert box.gate(USER, REQUESTS) is gate
-    assert box.gate(USER, REPLIES) is not gate
+    assert box.open_outlet(USER, REQUESTS).stream is stream
+    assert box.open_outlet(USER, REPLIES).stream.name == f"{entity_key(AGENT)}:7:1"
+    assert box.open_outlet(other, REQUESTS).stream is not stream
+    gate = box.open_outlet(USER, REQUESTS).closed_gate()
+    assert box.open_outlet(USER, REQUESTS).closed_gate() is gate
+    assert box.open_outlet(USER, REPLIES).closed_gate() is not gate
     assert box.destinations() == {USER.uid, other.uid}
     stream.next()
     box.forget_streams(USER.uid)
     box.forget_streams(uuid.uuid4())
     assert box.destinations() == {other.uid}
-    assert box.stream(USER, REQUESTS).seq == 0
+    assert box.open_outlet(USER, REQUESTS).stream.seq == 0
 
 
 # Barriers
@@ -200,7 +200,7 @@ async def test_a_stream_with_nothing_in_the_queue_is_caught_up(
     box: BoundMailbox,
 ) -> None:
     sender = BoundMailbox(USER, (), 1, Received(1, {}), lambda box: None)
-    stream = sender.stream(AGENT, REQUESTS)
+    stream = sender.open_outlet(AGENT, REQUESTS).stream
     assert box.has(stream)
     assert await box.caught_up(stream, 5)
     stream.relayed = 2
@@ -213,7 +213,7 @@ async def test_a_sender_waits_until_the_queue_has_arrived(
     box: BoundMailbox, wants: Wants
 ) -> None:
     sender = BoundMailbox(USER, (), 1, Received(1, {}), lambda box: None)
-    stream = sender.stream(AGENT, REQUESTS)
+    stream = sender.open_outlet(AGENT, REQUESTS).stream
     stream.relayed = 2
     box.dirty = False
     consumer = await waiter(box)
@@ -234,7 +234,7 @@ async def test_a_sender_waits_until_the_queue_has_arrived(
 
 async def test_an_end_releases_those_who_wait(box: BoundMailbox) -> None:
     sender = BoundMailbox(USER, (), 1, Received(1, {}), lambda box: None)
-    stream = sender.stream(AGENT, REQUESTS)
+    stream = sender.open_outlet(AGENT, REQUESTS).stream
     stream.relayed = 1
     waits = [asyncio.create_task(box.caught_up(stream, 5)) for _ in range(2)]
     await asyncio.sleep(0)
@@ -250,7 +250,7 @@ async def test_nobody_waits_long_for_a_slow_consumer(
     monkeypatch.setattr(bound_module, "SLOW", 0.2)
     loop = asyncio.get_running_loop()
     sender = BoundMailbox(USER, (), 1, Received(1, {}), lambda box: None)
-    stream = sender.stream(AGENT, REQUESTS)
+    stream = sender.open_outlet(AGENT, REQUESTS).stream
     stream.relayed = 1
     start = loop.time()
     assert not await box.caught_up(stream, 0.05)

@@ -565,7 +565,10 @@ async def test_a_new_secret_after_a_flush(
     for engine in (here, there):
         engine._restore()
         await engine._restoring  # type: ignore[misc]
-        assert engine.keyring.secrets == [NamespaceSecret(b"x" * 32), NamespaceSecret(stored)]
+        assert engine.keyring.secrets == [
+            NamespaceSecret(b"x" * 32),
+            NamespaceSecret(stored),
+        ]
     await send(there, user, agent.uid, 1)
     assert await take(agent) == [1]
 

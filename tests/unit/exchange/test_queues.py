@@ -59,7 +59,7 @@ class Post:
             await self.queues.append(source, dest, self.entry(source, seq))
 
     def entry(self, source: BoundMailbox, seq: int, kind: str = REQUEST) -> Entry:
-        name = source.stream(AgentId.new(), 0).name
+        name = source.open_outlet(AgentId.new(), 0).stream.name
         return make_entry(name, seq, kind, b"t" * 16, [b"head%d" % seq, b"rest"])
 
     async def length(self, dest: EntityId, part: str = "q") -> int:
@@ -225,12 +225,12 @@ async def test_streams_of_senders_that_are_gone_are_forgotten(
     appended = f"{post.keys.prefix}ap:{box.key}"
     taken = f"{post.keys.prefix}tk:{box.key}"
     live = await post.bind()
-    mine = live.stream(box.uid, 0).name
+    mine = live.open_outlet(box.uid, 0).stream.name
     gone = {f"{entity_key(UserId.new())}:5:0": "1" for _ in range(4096)}
     await post.raw.hset(appended, mapping={**gone, mine: "7"})
     await post.raw.hset(taken, mapping=dict.fromkeys(gone, "1:1:0") | {mine: "7:1:0"})
     await post.send(user, box.uid, 1)
-    kept = {mine.encode(), user.stream(box.uid, 0).name.encode()}
+    kept = {mine.encode(), user.open_outlet(box.uid, 0).stream.name.encode()}
     assert set(await post.raw.hkeys(appended)) == kept
     assert await post.raw.hkeys(taken) == [mine.encode()]
 
@@ -284,7 +284,7 @@ async def test_a_lost_reply_loses_nothing(
 async def test_what_was_taken_is_on_record(
     post: Post, user: BoundMailbox, box: BoundMailbox
 ) -> None:
-    stream = user.stream(box.uid, 0).name
+    stream = user.open_outlet(box.uid, 0).stream.name
     await post.send(user, box.uid, 1, 2)
     await post.queues.take(box)
     books = await post.directory.audit(box.uid, stream)

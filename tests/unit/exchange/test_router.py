@@ -134,7 +134,7 @@ async def test_a_message_that_was_refused_is_not_awaited(
     full = await register(engine)
     monkeypatch.setattr(queues_module, "QUEUE_CAPACITY", 1)
     await send(engine, user, full, 1)
-    stream = user.stream(full, REQUESTS)
+    stream = user.open_outlet(full, REQUESTS).stream
     with pytest.raises(MailboxFullError):
         await send(engine, user, full, 2)
     assert (stream.seq, stream.relayed) == (2, 1)
@@ -153,7 +153,7 @@ async def test_cancels_are_not_held_up_by_a_full_queue(
     agent = await bind_agent(engine, uid)
     assert (await agent.recv(5)).tag == request.tag
     assert isinstance((await agent.recv(5)).get_body(), CancelRequest)
-    assert user.stream(uid, REQUESTS).seq == 1
+    assert user.open_outlet(uid, REQUESTS).stream.seq == 1
 
 
 # Order across paths
@@ -232,7 +232,7 @@ async def test_a_server_that_is_away_for_too_long(
     await proxy.cut()
     with pytest.raises(PeerUnreachableError, match="Redis server is away") as caught:
         await send(engine, user, uid, 2)
-    stream = user.stream(uid, REQUESTS)
+    stream = user.open_outlet(uid, REQUESTS).stream
     # Whether it got there decides where the next one has to wait.
     assert stream.relayed == (2 if caught.value.executed == "maybe" else 1)
     await proxy.mend()
@@ -297,7 +297,7 @@ async def test_order_holds_while_the_server_recovers(
     user, uid = await bind_user(engine), await register(engine)
     await raw.delete(f"{keys.prefix}mb:{user.key}")
     first = [asyncio.create_task(send(engine, user, uid, n)) for n in range(3)]
-    await until(lambda: user.gate(uid, REQUESTS).locked())
+    await until(lambda: user.open_outlet(uid, REQUESTS).closed_gate().locked())
     await engine.directory.reassert(user.uid, (), engine.process, user.inc, [])
     await send(engine, user, uid, 3, 4)
     await asyncio.gather(*first)
@@ -365,7 +365,7 @@ async def test_what_is_queued_again_stays_before_what_comes_next(
 ) -> None:
     engine = await new_engine()
     user, uid = await bind_user(engine), await register(engine)
-    stream = user.stream(uid, REQUESTS)
+    stream = user.open_outlet(uid, REQUESTS).stream
     for n in (1, 2):
         message = numbered(user, uid, n)
         delivery = handed_over(message, stream.name, stream.next())
@@ -378,7 +378,9 @@ async def test_what_is_queued_again_stays_before_what_comes_next(
 async def test_what_is_queued_again_outlives_its_sender(new_engine: NewEngine) -> None:
     engine = await new_engine()
     user, uid = await bind_user(engine), await register(engine)
-    delivery = handed_over(numbered(user, uid, 1), user.stream(uid, REQUESTS).name, 1)
+    delivery = handed_over(
+        numbered(user, uid, 1), user.open_outlet(uid, REQUESTS).stream.name, 1
+    )
     await engine.terminate(user.uid)
     await engine.unbind(user)
     engine.router.resend_soon(uid, delivery)
