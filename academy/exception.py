@@ -331,7 +331,8 @@ class AgentInactiveError(_FromAttributes, Exception):
     def __init__(self, uid: AgentId[Any]) -> None:
         super().__init__(
             f"{uid} is registered but no live process runs it, and this handle "
-            "rejects calls to inactive agents (reject_on_inactive=True)."
+            "rejects calls to inactive agents (reject_on_inactive=True, or "
+            "options(offline='fail'))."
         )
         self.uid = uid
 

@@ -131,7 +131,9 @@ class BatchLauncher:
             name=name,
             log_config=log_config,
         )
-        handle: Handle[AgentT] = Handle(exchange=self._exchange_client)
+        handle: Handle[AgentT] = Handle(
+            exchange=self._exchange_client, agent_class=spec.agent_type
+        )
         self._queued.append((spec, handle))
         return handle
 

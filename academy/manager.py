@@ -267,7 +267,8 @@ class Manager(Generic[ExchangeTransportT], NoPickleMixin):
             log_config=log_config,
         )
         agent_id = await self._fleet.launch(spec, registration)
-        return Handle(agent_id, exchange=self._exchange_client)
+        client = self._exchange_client
+        return Handle(agent_id, exchange=client, agent_class=spec.agent_type)
 
     def launch_batch(self) -> BatchLauncher:
         """Return a batch, to launch several agents that have handles to one another.

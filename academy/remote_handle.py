@@ -176,6 +176,7 @@ class Handle(Generic[AgentT_co]):
 
     def options(
         self,
+        *,
         timeout: float | UnsetType | None = UNSET,
         retry: bool | UnsetType = UNSET,
         offline: Offline | UnsetType = UNSET,

@@ -62,6 +62,7 @@ HANDLE = {
     "agent_stats": "async (self)",
     "agent_status": "async (self)",
     "exchange": "property",
+    "options": "(self, *, timeout=..., retry=..., offline=...)",
     "ping": "async (self, *, timeout=None)",
     "reject_on_inactive": "property",
     "shutdown": "async (self, *, terminate=None)",

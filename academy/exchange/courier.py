@@ -87,14 +87,9 @@ class Courier:
         segments: list[Segment],
         size: int,
     ) -> None:
-        """Accept a message: when this returns, it is sent or queued.
+        """Accept a message, given also serialized, with the bytes of its segments.
 
-        Args:
-            box: The sending mailbox.
-            outlet: Where it goes out.
-            message: The message.
-            segments: The same, serialized.
-            size: Bytes of the segments.
+        When this returns, it is sent or queued.
 
         Raises:
             BackpressureTimeout: The destination did not keep up for 30 s; the message
@@ -102,18 +97,17 @@ class Courier:
             ExchangeError: As `Queues.accepted`.
         """
         line = outlet.line or self._open(box, outlet)
+        work = (line, message, segments, size)
         try:
-            waiting = self._submit(line, message, segments, size)
-            if waiting is not None:
-                await self._accepted(line, waiting)
-        except (NotRegisteredError, BadEntityIdError) as e:
-            if not outlet.stream.known and isinstance(e, BadEntityIdError):
-                box.ledger.forget(message.tag)
-                raise
-            give_up = self._loop.time() + RECOVERY_TIMEOUT
-            # What follows in the stream waits behind it.
-            async with outlet.closed_gate():
-                await self._recover(line, message, segments, size, give_up, e)
+            try:
+                await self._pass_on(*work)
+            except (NotRegisteredError, BadEntityIdError) as e:
+                if not outlet.stream.known and isinstance(e, BadEntityIdError):
+                    raise
+                give_up = self._loop.time() + RECOVERY_TIMEOUT
+                # What follows in the stream waits behind it.
+                async with outlet.closed_gate():
+                    await self._recover(*work, give_up, e)
         except ExchangeError:
             box.ledger.forget(message.tag)
             raise
@@ -129,21 +123,22 @@ class Courier:
         error: ExchangeError,
     ) -> None:
         """Send again when the owners have restored what the server has lost."""
-        try:
-            while self._loop.time() < give_up:
-                self._restore()
-                await asyncio.sleep(RECOVERY_PAUSE)
-                try:
-                    waiting = self._submit(line, message, segments, size)
-                    if waiting is not None:
-                        await self._accepted(line, waiting)
-                    return
-                except (NotRegisteredError, BadEntityIdError) as e:
-                    error = e
-            raise error
-        except ExchangeError:
-            line.box.ledger.forget(message.tag)
-            raise
+        while self._loop.time() < give_up:
+            self._restore()
+            await asyncio.sleep(RECOVERY_PAUSE)
+            try:
+                await self._pass_on(line, message, segments, size)
+                return
+            except (NotRegisteredError, BadEntityIdError) as e:
+                error = e
+        raise error
+
+    async def _pass_on(
+        self, line: Line, message: Message[Any], segments: list[Segment], size: int
+    ) -> None:
+        waiting = self._submit(line, message, segments, size)
+        if waiting is not None:
+            await self._accepted(line, waiting)
 
     def _submit(
         self, line: Line, message: Message[Any], segments: list[Segment], size: int
@@ -205,7 +200,7 @@ class Courier:
     # What becomes of lines
 
     def open(self, line: Line, inc: int, accepted: int) -> bool:
-        """Use a channel that the peer has accepted, unless it is a former owner."""
+        """Use a channel that a peer has accepted, unless it is a former owner."""
         if inc < line.known:
             self.leave(line, grace=False)
             return False
@@ -273,8 +268,15 @@ class Courier:
 
     def gone(self, dest: uuid.UUID) -> None:
         """Let what is on its way to a mailbox that is closed for good be refused."""
-        lines = self.lines.to(dest)
-        self._tasks.spawn(self._end(lines, UNREACHABLE_TIMEOUT), name=f"gone-{dest}")
+        self._end_soon(self.lines.to(dest))
+
+    def retire(self, box: BoundMailbox) -> None:
+        """Let what an ended mailbox has sent arrive or fail, and forget its lines."""
+        self._end_soon(self.lines.of(box))
+
+    def _end_soon(self, lines: list[Line]) -> None:
+        if lines:
+            self._tasks.spawn(self._end(lines, UNREACHABLE_TIMEOUT), name="end-lines")
 
     def drop(self, line: Line) -> None:
         """Forget a line; what is on the way is given up."""

@@ -320,6 +320,7 @@ class Engine:
         box.fence()
         self._resend(box, box.untaken())
         box.detach()
+        self.courier.retire(box)
 
     def _resend(self, box: BoundMailbox, untaken: list[Delivery]) -> None:
         for delivery in untaken:
@@ -332,10 +333,10 @@ class Engine:
             self._drop(box)
             box.terminate(reason)
             box.detach()
+            self.courier.retire(box)
             self._refuse(box, box.untaken(), reason)
         self._moved(key)
         self.auditor.terminated(key, reason)
-        self.courier.gone(base32_to_uuid(key))
         self.router.forget_dest(base32_to_uuid(key))
 
     def _refuse(self, box: BoundMailbox, untaken: list[Delivery], reason: str) -> None:

@@ -100,7 +100,7 @@ class Router:
         gate = outlet.gate
         if gate is None or not gate.locked():
             if target is None:
-                await self.courier.send(box, outlet, message, segments, size)
+                await self._send_away(box, outlet, message, segments, size)
                 return
             if target.has(outlet.stream):
                 self._deliver(box, target, outlet.stream, message, segments, lane)
@@ -111,7 +111,22 @@ class Router:
             if target is not None:
                 self._deliver(box, target, outlet.stream, message, segments, lane)
                 return
-        await self.courier.send(box, outlet, message, segments, size)
+        await self._send_away(box, outlet, message, segments, size)
+
+    async def _send_away(
+        self,
+        box: BoundMailbox,
+        outlet: Outlet,
+        message: Message[Any],
+        segments: list[Segment],
+        size: int,
+    ) -> None:
+        try:
+            await self.courier.send(box, outlet, message, segments, size)
+        except MailboxTerminatedError as e:
+            if e.uid.uid == message.dest.uid:
+                self.forget_dest(message.dest.uid)
+            raise
 
     def _open(self, box: BoundMailbox, dest: EntityId, lane: int) -> Outlet:
         self._senders.setdefault(dest.uid, set()).add(box)
@@ -119,6 +134,7 @@ class Router:
 
     def forget_dest(self, dest: uuid.UUID) -> None:
         """Drop what is kept about a mailbox that is closed for good."""
+        self.courier.gone(dest)
         for box in self._senders.pop(dest, ()):
             box.forget_streams(dest)
 

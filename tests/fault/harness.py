@@ -1,164 +1,454 @@
-"""Load on an agent in another process, and the oracle that judges what came of it."""
+"""The scene of one fault: agents and callers in their own processes, and a client here.
+
+```python
+async with Scene(url, tmp_path, "1", "SIGKILL of the receiver") as scene:
+    agent = await scene.spawn()
+    calls = scene.call_many(agent.handle, 1_000, hold=60)
+    await scene.executed(1_000)
+    scene.oracle.fault()
+    agent.kill()
+```
+
+Leaving it waits for the calls, ends the processes, writes the row of the report, and
+lets the oracle judge.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import collections
-import contextlib
-import pickle
-import signal
-import subprocess
-import sys
+import logging
 import time
-from collections.abc import AsyncIterator, Callable
+import uuid
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
+
+import redis.asyncio
 
 from academy.exchange.hybrid import HybridExchangeFactory
-from academy.message import ActionRequest, ActionResponse, Message
-from academy.serialize import SerializationStrategy
-from tests.fault.responder import Responder
+from academy.handle import Handle
+from tests.fault.actor import Part
+from tests.fault.agents import Recorder, condition, objects
+from tests.fault.caller import CallerPart
+from tests.fault.consumer import ConsumerPart
+from tests.fault.descriptors import cut_links, open_files
+from tests.fault.oracle import Oracle, grown
+from tests.fault.process import AgentProcess, CallerProcess, ConsumerProcess, Program
+
+__all__ = [
+    "GRACE",
+    "MIB",
+    "AgentProcess",
+    "CallerProcess",
+    "ConsumerProcess",
+    "Program",
+    "Scene",
+    "cut_links",
+    "nothing_kept",
+    "until",
+]
+
+MIB = 1 << 20
+CALL_COST = 400
+"""Bytes that the oracle keeps of a call."""
+GRACE = 3.0
+"""Seconds after which nothing may be left of what has ended."""
 
 
-async def until(holds: Callable[[], bool], timeout: float) -> None:
-    """Poll until a condition on another process holds."""
+async def until(
+    holds: Callable[[], Any], timeout: float, *, pause: float = 0.01
+) -> None:
+    """Poll until a condition on other processes holds."""
     async with asyncio.timeout(timeout):
         while not holds():  # noqa: ASYNC110 - nothing tells this process
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(pause)
 
 
-class AgentProcess:
-    """The responder in a process of its own."""
-
-    def __init__(self, folder: Path, delay: float = 0.01) -> None:
-        program = Path(__file__).with_name("responder.py")
-        command = [sys.executable, str(program), str(folder / "agent")]
-        command += [str(folder / "log"), str(delay)]
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        assert self._process.stdout is not None
-        assert self._process.stdout.readline() == "ready\n"
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
-    def signal(self, number: signal.Signals) -> None:
-        self._process.send_signal(number)
-
-    def stop(self) -> None:
-        """Let it close its client and end."""
-        self._process.communicate(timeout=20)
-
-    def kill(self) -> None:
-        """End it without warning."""
-        self._process.kill()
-        self._process.communicate(timeout=10)
+async def nothing_kept(before: dict[str, int], *, slack: int = 20) -> None:
+    """Assert that no objects of the package are left, but for some of each class."""
+    end = time.monotonic() + GRACE
+    while left := grown(before, objects(), slack):
+        assert time.monotonic() < end, f"objects left: {left}"
+        await asyncio.sleep(0.2)
 
 
-class Load:
-    """Calls an agent from several tasks at once and keeps the outcome of each call."""
+class Scene:
+    """The scene of one test, see the module.
 
-    def __init__(self, factory: HybridExchangeFactory, folder: Path) -> None:
-        self._factory = factory
+    Args:
+        url: The server, as this process reaches it.
+        folder: For what is written down.
+        number: Number in the catalogue of PROTOCOL.md, section 6.
+        name: The fault in a few words.
+        rounds: How often it is repeated.
+        ordered: Whether the calls of each sender are made in order.
+        twice: Whether executing twice is the documented outcome.
+        worst: Seconds in which every call must have ended, as the oracle times them.
+        p99: Seconds in which 99 % of them must.
+        settle: Seconds that calls have to end when the test body has ended.
+        rss: Bytes that this process may grow by.
+        noisy: Whether Python itself writes tracebacks under this fault.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        folder: Path,
+        number: str,
+        name: str,
+        *,
+        rounds: int = 1,
+        ordered: bool = False,
+        twice: bool = False,
+        worst: float | None = None,
+        p99: float | None = None,
+        settle: float = 30.0,
+        rss: int = 20 * MIB,
+        noisy: bool = False,
+    ) -> None:
+        self.url = url
         self.folder = folder
-        self.outcomes: dict[int, str] = {}
-        self.errors: collections.Counter[str] = collections.Counter()
-        self.times: list[float] = []
-        self.calls = 0
-        self._running = True
-        self._tasks: list[asyncio.Task[None]] = []
+        self.number, self.name, self.rounds = number, name, rounds
+        self.oracle = Oracle(folder / "executions")
+        namespace = f"f{uuid.uuid4().hex[:12]}"
+        self.factory = HybridExchangeFactory.from_url(url, namespace=namespace)
+        self.processes: list[Program] = []
+        self.tasks: set[asyncio.Task[Any]] = set()
+        self._ordered, self._twice = ordered, twice
+        self._bounds = {"worst": worst, "p99": p99}
+        self._settle, self._rss, self._noisy = settle, rss, noisy
+        self._callers: list[CallerProcess] = []
+        self.loading = False
 
-    async def __aenter__(self) -> Load:
-        self.client = await self._factory.create_user_client()
-        self.registration = await self.client.register_agent(Responder)
-        with (self.folder / "agent").open("wb") as file:
-            pickle.dump((self._factory, self.registration), file)
+    async def __aenter__(self) -> Self:
+        self._outside = set(asyncio.all_tasks())
+        self._before = condition()
+        self._files = open_files()
+        self.client = await self.factory.create_user_client()
         return self
 
-    async def __aexit__(self, *exc: object) -> None:
-        self._running = False
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self.client.close()
-
-    def start(self, tasks: int) -> None:
-        self._tasks += [asyncio.create_task(self._run()) for _ in range(tasks)]
-
-    async def answered(self, more: int, timeout: float = 30) -> None:
-        """Wait until so many more calls have been answered."""
-        goal = self.successes + more
-        await until(lambda: self.successes >= goal, timeout)
-
-    async def finish(self, timeout: float) -> int:
-        """Make no new calls, and return how many have not ended after the timeout."""
-        self._running = False
-        _, pending = await asyncio.wait(self._tasks, timeout=timeout)
-        return len(pending)
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        exc_traceback: TracebackType | None,
+    ) -> None:
+        passed = False
+        try:
+            if exc_type is None:
+                await self.settled(self._settle)
+                for caller in list(self._callers):
+                    await self.collect(caller)
+            await self._leave()
+            if exc_type is None:
+                self._judge()
+                await self._clean()
+                passed = True
+        finally:
+            self.oracle.record(
+                self.number, self.name, rounds=self.rounds, passed=passed
+            )
 
     @property
-    def successes(self) -> int:
-        return sum(1 for o in self.outcomes.values() if o == "ok")
+    def namespace(self) -> str:
+        return str(self.factory.namespace)
 
-    def judge(self) -> None:
-        """Assert what holds under every fault."""
-        executed = self._executions()
-        twice = [n for n, times in executed.items() if times > 1]
-        assert not twice, f"executed twice: {twice[:10]}"
-        wrong = [n for n, o in self.outcomes.items() if o == "ok" and n not in executed]
-        assert not wrong, f"answered but never executed: {wrong[:10]}"
-        denied = [n for n, o in self.outcomes.items() if o == "no" and n in executed]
-        assert not denied, f"reported as not executed, but executed: {denied[:10]}"
-        assert len(self.outcomes) == self.calls, "calls without an outcome"
+    # Processes
 
-    def executed(self) -> set[int]:
-        """Return the calls that the agent has begun to execute."""
-        return set(self._executions())
+    async def register(self, agent: type[Any] = Recorder) -> Any:
+        """Register an agent that no process runs yet."""
+        return await self.client.register_agent(agent)
 
-    def _executions(self) -> collections.Counter[int]:
-        lines = (self.folder / "log").read_text().splitlines()
-        return collections.Counter(int(line.split()[0]) for line in lines)
+    def handle(self, agent: Any, client: Any = None) -> Handle[Any]:
+        """Return a handle to an agent, given by its registration or another handle.
 
-    async def _run(self) -> None:
-        while self._running:
-            self.calls += 1
-            await self._call(self.calls)
-            # A closed client refuses at once; others must get their turn.
-            await asyncio.sleep(0)
+        Args:
+            agent: The agent.
+            client: What it sends with, whatever the context; `None` for the client of
+                the scene.
+        """
+        exchange = client or self.client
+        return Handle(agent.agent_id, exchange=exchange, ignore_context=True)
 
-    async def _call(self, number: int) -> None:
-        request = ActionRequest(
-            action="call", serialization=SerializationStrategy.PICKLE, pargs=(number,)
+    async def spawn(
+        self,
+        registration: Any = None,
+        agent: type[Any] = Recorder,
+        *,
+        args: tuple[Any, ...] = (),
+        prefix: Sequence[str] = (),
+        factory: HybridExchangeFactory | None = None,
+        **options: Any,
+    ) -> AgentProcess:
+        """Run an agent in a process of its own, and wait until it is bound.
+
+        Args:
+            registration: Of an agent that ran before; `None` for a new one.
+            agent: Its class; the log is its first argument.
+            args: Its further arguments.
+            prefix: Command to run the process with.
+            factory: Exchange as that process reaches it; `None` for the same.
+            **options: Further fields of the `Part`.
+        """
+        registration = registration or await self.register(agent)
+        part = Part(
+            factory=factory or self.factory,
+            registration=registration,
+            agent=agent,
+            args=(str(self.oracle.path), *args),
+            **options,
         )
-        message = Message.create(
-            self.client.client_id, self.registration.agent_id, request
+        process = AgentProcess(
+            part, self.handle(registration), self._errors("agent"), prefix
         )
-        start = time.monotonic()
+        self.processes.append(process)
+        await process.ready()
+        return process
+
+    async def spawn_caller(
+        self,
+        name: str,
+        agents: Sequence[Any],
+        *,
+        prefix: Sequence[str] = (),
+        factory: HybridExchangeFactory | None = None,
+        **options: Any,
+    ) -> CallerProcess:
+        """Run a caller in a process of its own, and wait until it calls.
+
+        Args:
+            name: Name of the sender, without a colon.
+            agents: Registrations of the agents to call, in turn.
+            prefix: Command to run the process with.
+            factory: Exchange as that process reaches it; `None` for the same.
+            **options: Further fields of the `CallerPart`.
+        """
+        part = CallerPart(
+            factory=factory or self.factory,
+            agents=[r.agent_id for r in agents],
+            journal=self.folder / f"{name}.journal",
+            **options,
+        )
+        process = CallerProcess(part, self._errors(name), prefix)
+        self.processes.append(process)
+        await process.ready()
+        self._callers.append(process)
+        return process
+
+    async def spawn_consumer(
+        self, registration: Any, **options: Any
+    ) -> ConsumerProcess:
+        """Bind an agent's mailbox by a bare transport in a process of its own.
+
+        Args:
+            registration: Registration of the agent.
+            **options: Further fields of the `ConsumerPart`.
+        """
+        part = ConsumerPart(
+            factory=self.factory,
+            agent_id=registration.agent_id,
+            log=str(self.oracle.path),
+            **options,
+        )
+        handle = self.handle(registration)
+        process = ConsumerProcess(part, handle, self._errors("consumer"))
+        self.processes.append(process)
+        await process.ready()
+        return process
+
+    async def collect(self, caller: CallerProcess, timeout: float = 45) -> None:
+        """Stop a caller and give its calls to the oracle."""
+        self._callers.remove(caller)
+        assert await caller.stop(timeout) == "", caller.errors.read_text()[-2000:]
+        self.oracle.load(caller.journal)
+
+    def kill_caller(self, caller: CallerProcess) -> None:
+        """Kill a caller; what it has called is judged, and what was open is not."""
+        self._callers.remove(caller)
+        caller.kill()
+        self.oracle.load(caller.journal, killed=True)
+
+    def load_journals(self) -> None:
+        """Give the oracle the calls that agents have made themselves."""
+        for journal in self.folder.glob("*.journal"):
+            self.oracle.load(journal)
+
+    # Calls from here
+
+    async def call(
+        self,
+        handle: Handle[Any],
+        *args: Any,
+        action: str = "record",
+        sender: str = "main",
+        timeout: float | None = None,
+    ) -> Any:
+        """Call an action with a new id and these arguments, and note what comes of it.
+
+        Returns:
+            The result; `None` if there is none, for errors are noted, not raised.
+        """
+        id = self.oracle.begin(sender)
         try:
-            body: Any = (await self.client.request(message)).get_body()
-            if not isinstance(body, ActionResponse):
-                raise body.get_exception()
-            assert body.get_result() == number
-            self.outcomes[number] = "ok"
+            # Not `asyncio.timeout`: it is the one that callers use most.
+            result = await asyncio.wait_for(handle.action(action, id, *args), timeout)
+        except asyncio.CancelledError as e:
+            self.oracle.end(id, e)
+            raise
         except Exception as e:
-            self.errors[type(e).__name__] += 1
-            self.outcomes[number] = getattr(e, "executed", f"unnamed: {e!r}")
-        self.times.append(time.monotonic() - start)
+            self.oracle.end(id, e)
+            return None
+        self.oracle.end(id)
+        return result
 
+    def call_many(
+        self, handle: Handle[Any], count: int, *args: Any, **options: Any
+    ) -> list[asyncio.Task[Any]]:
+        """Begin so many calls at once, in order; see `call`."""
+        return [
+            self.spawn_task(self.call(handle, *args, **options)) for _ in range(count)
+        ]
 
-@contextlib.asynccontextmanager
-async def load_on_agent(
-    url: str, namespace: str, folder: Path, *, delay: float = 0.01, tasks: int = 32
-) -> AsyncIterator[tuple[Load, AgentProcess]]:
-    """Start an agent process and load on it, and wait until calls are answered."""
-    factory = HybridExchangeFactory.from_url(url, namespace=namespace)
-    async with Load(factory, folder) as load:
-        agent = await asyncio.to_thread(AgentProcess, folder, delay)
-        try:
-            load.start(tasks)
-            await load.answered(50)
-            yield load, agent
-        finally:
-            agent.kill()
+    def spawn_task(self, work: Any) -> asyncio.Task[Any]:
+        """Run something that must have ended before the scene does."""
+        task = asyncio.create_task(work)
+        self.tasks.add(task)
+        return task
+
+    def load(
+        self,
+        handle: Handle[Any],
+        tasks: int = 32,
+        *args: Any,
+        pause: float = 0.0,
+        **options: Any,
+    ) -> None:
+        """Call from several tasks, again and again, until `rest` or the end."""
+        self.loading = True
+        for _ in range(tasks):
+            self.spawn_task(self._load(handle, args, pause, options))
+
+    def paced(self, handle: Handle[Any], rate: float, *args: Any) -> None:
+        """Begin so many calls a second, however many are under way, until `rest`."""
+        self.loading = True
+        self.spawn_task(self._pace(handle, rate, args))
+
+    async def _pace(self, handle: Handle[Any], rate: float, args: Any) -> None:
+        loop = asyncio.get_running_loop()
+        start, begun = loop.time(), 0
+        async with asyncio.TaskGroup() as group:
+            while self.loading:
+                while begun < (loop.time() - start) * rate:
+                    begun += 1
+                    group.create_task(self.call(handle, *args))
+                await asyncio.sleep(0.5 / rate)
+
+    def rest(self) -> None:
+        """Let the tasks of `load` and `paced` make no more calls."""
+        self.loading = False
+
+    async def _load(
+        self, handle: Handle[Any], args: Any, pause: float, options: Any
+    ) -> None:
+        while self.loading:
+            await self.call(handle, *args, **options)
+            # A closed client refuses at once; others must get their turn.
+            await asyncio.sleep(pause)
+
+    async def executed(self, lines: int, timeout: float = 30) -> None:
+        """Wait until there are so many executions in all."""
+        await until(lambda: self.oracle.lines() >= lines, timeout)
+
+    async def answered(self, more: int, timeout: float = 30) -> None:
+        """Wait until so many more calls from here have been answered."""
+        goal = len(self.oracle.results()) + more
+        await until(lambda: len(self.oracle.results()) >= goal, timeout, pause=0.02)
+
+    async def settled(self, timeout: float) -> None:
+        """Wait until all calls from here have ended, or so many seconds."""
+        self.rest()
+        if self.tasks:
+            done, late = await asyncio.wait(self.tasks, timeout=timeout)
+            self.tasks.clear()
+            self.tasks |= late
+            for task in done:
+                task.result()
+
+    async def direct(self, handle: Handle[Any], timeout: float = 15) -> None:
+        """Call until calls go directly: the server executes nothing for them."""
+        async with asyncio.timeout(timeout):
+            while True:
+                before = await self.commands()
+                for _ in range(40):
+                    await self.call(handle)
+                if await self.commands() - before < 40:
+                    return
+
+    async def commands(self) -> int:
+        """Return how many scripts the server has run so far."""
+        async with redis.asyncio.Redis.from_url(self.url) as admin:
+            stats = await admin.info("commandstats")
+        return sum(
+            stats.get(f"cmdstat_{name}", {}).get("calls", 0)
+            for name in ("evalsha", "eval")
+        )
+
+    # The end
+
+    async def _leave(self) -> None:
+        """End everything, whatever state it is in."""
+        self.rest()
+        open_ = [task for task in self.tasks if not task.done()]
+        outcomes = {c.id for c in self.oracle.unresolved()}
+        for task in open_:
+            task.cancel()
+        await asyncio.gather(*open_, return_exceptions=True)
+        for id in outcomes:
+            # Ended by us just now; it is unresolved all the same.
+            self.oracle.calls[id].ended = None
+        start = time.monotonic()
+        await self.client.close()
+        self.closing = time.monotonic() - start
+        for process in self.processes:
+            if process.running:
+                process.kill()
+            else:
+                process._close()
+
+    def _judge(self) -> None:
+        self.oracle.judge(ordered=self._ordered, twice=self._twice)
+        seen = {"worst": self.oracle.worst(), "p99": self.oracle.p99()}
+        for name, bound in self._bounds.items():
+            assert bound is None or seen[name] <= bound, (
+                f"{name} time to resolution is {seen[name]:.2f} s, not {bound:g} s"
+            )
+        for process in self.processes:
+            said = process.errors.read_text()
+            loud = "Traceback" in said and not self._noisy
+            assert not loud, f"{process.errors}: {said[-3000:]}"
+        for handler in logging.getLogger().handlers:
+            # Those of pytest keep records, and so errors with their tracebacks.
+            getattr(handler, "records", []).clear()
+
+    async def _clean(self) -> None:
+        """Assert that nothing is left, after some time for the other ends to close."""
+        end = time.monotonic() + GRACE
+        while left := self._left():
+            assert time.monotonic() < end, f"left: {left}"
+            await asyncio.sleep(0.1)
+
+    def _left(self) -> dict[str, Any]:
+        now = condition()
+        growth = now["rss"] - self._before["rss"] - CALL_COST * len(self.oracle.calls)
+        more_files = now["fds"] > self._before["fds"]
+        left = {
+            "tasks": asyncio.all_tasks() - self._outside,
+            "files": more_files and open_files() - self._files,
+            "objects": grown(self._before["objects"], now["objects"], slack=20),
+            "memory": growth >= self._rss and f"{growth / MIB:.1f} MiB",
+        }
+        return {name: what for name, what in left.items() if what}
+
+    def _errors(self, name: str) -> Path:
+        return self.folder / f"{name}-{len(self.processes)}.err"

@@ -1,16 +1,21 @@
 from __future__ import annotations
 
 import random
+import sys
 
 import pytest
 
+from academy.link.address import Endpoint
 from tests.fuzz import harness
+from tests.fuzz.__main__ import main
 from tests.fuzz.harness import Finding, corpus, fuzz, replay
 from tests.fuzz.mutation import mutate, pieces
 from tests.fuzz.seeds import all_seeds
 from tests.fuzz.targets import TARGETS
 
 SECONDS = 3.0
+PATIENCE = 5.0
+"""Seconds after which a finding that must come has not."""
 GROWTH = 20 << 20
 
 
@@ -42,6 +47,64 @@ def test_findings_can_be_replayed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(TARGETS, "marks", broken)
     with pytest.raises(Finding, match=r"marks: KeyError: .*\n.*\n6162"):
         replay("marks", b"ab")
+
+
+@pytest.mark.parametrize(
+    ("target", "parser"),
+    [
+        ("link_of_peer", "academy.link.protocol.parse"),
+        ("sessions", "academy.link.session.Session.receive"),
+        ("handshake_server", "academy.link.handshake.Handshake.receive"),
+        ("endpoints", "academy.link.address.Endpoint.parse"),
+    ],
+)
+def test_any_other_error_is_a_finding(
+    monkeypatch: pytest.MonkeyPatch, target: str, parser: str
+) -> None:
+    """A parser that raises what it does not name fails the run."""
+
+    def broken(*_: object) -> None:
+        raise IndexError("out of range")
+
+    monkeypatch.setattr(parser, broken)
+    with pytest.raises(Finding, match=f"{target}: IndexError: out of range"):
+        fuzz(target, PATIENCE, seed=1)
+
+
+def test_rare_error_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The corpus does not show it, only the damage."""
+    parse = Endpoint.parse
+    corpus_texts = {data.decode() for data in corpus("endpoints").values()}
+
+    def broken(text: str) -> Endpoint:
+        if "/" not in text and text not in corpus_texts:
+            raise IndexError("out of range")
+        return parse(text)
+
+    monkeypatch.setattr(Endpoint, "parse", broken)
+    with pytest.raises(Finding, match="endpoints: IndexError: out of range"):
+        fuzz("endpoints", PATIENCE, seed=1)
+
+
+def test_slow_parser_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = iter([0.0, harness.SLOW + 0.5])
+    monkeypatch.setattr(harness.time, "process_time", lambda: next(times))
+    with pytest.raises(Finding, match=r"marks: it took 1\.5 s"):
+        replay("marks", b"1-1")
+
+
+def test_command_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(*arguments: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["fuzz", *arguments])
+        main()
+        return capsys.readouterr().out
+
+    table = run("--seconds", "0.02", "--target", "marks", "--seed", "5")
+    assert "seed 5" in table
+    assert table.splitlines()[-1].startswith("| marks | ")
+    assert run("--target", "endpoints", "--replay", "ff") == "endpoints refused\n"
 
 
 def test_damage_is_that_of_the_seed() -> None:

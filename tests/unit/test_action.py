@@ -68,6 +68,7 @@ def test_context_as_an_ordinary_parameter() -> None:
 
 def test_protected_names() -> None:
     assert {"action", "ping", "shutdown", "agent_id", "exchange"} <= PROTECTED_NAMES
+    assert "options" in PROTECTED_NAMES
     assert not any(name.startswith("_") for name in PROTECTED_NAMES)
 
 

@@ -32,6 +32,9 @@ class Documented(Agent):
         """Cannot be resolved."""
         return 0
 
+    @action(idempotent=True)
+    async def safe(self) -> None: ...
+
 
 class Derived(Documented):
     @action
@@ -42,7 +45,13 @@ class Derived(Documented):
 async def test_describes_class_and_actions() -> None:
     description = await Documented().agent_describe()
     assert description.description == "An agent.\n\nWith more to say."
-    assert list(description.actions) == ["add", "agent_describe", "bare", "puzzling"]
+    assert list(description.actions) == [
+        "add",
+        "agent_describe",
+        "bare",
+        "puzzling",
+        "safe",
+    ]
     assert description.actions["add"] == ActionDescription(
         name="add",
         type_signature={
@@ -73,3 +82,9 @@ async def test_travels_as_json() -> None:
     description = await Documented().agent_describe()
     text = description.model_dump_json()
     assert AgentDescription.model_validate_json(text) == description
+
+
+async def test_tells_what_may_run_twice() -> None:
+    actions = (await Derived().agent_describe()).actions
+    assert {name for name, about in actions.items() if about.idempotent} == {"safe"}
+    assert actions["safe"].model_dump()["idempotent"] is True

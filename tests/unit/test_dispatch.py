@@ -88,7 +88,7 @@ class Harness:
 
     async def request(self, body: Any, src: Any = USER, tag: Any = None) -> uuid.UUID:
         message = Message.create(src, AGENT, body, tag=tag)
-        await self.dispatcher.receive(message)
+        self.dispatcher.receive(message)
         return message.tag
 
     async def act(self, name: str, *args: Any, **options: Any) -> uuid.UUID:
@@ -328,7 +328,7 @@ class TestOddities:
         harness.start()
         message = Message.create(USER, AGENT, PingRequest())
         message.body = SuccessResponse()
-        await harness.dispatcher.receive(message)
+        harness.dispatcher.receive(message)
         error = await harness.error(message.tag)
         assert "A success-response was sent as a request." in str(error)
 
@@ -341,7 +341,7 @@ class TestOddities:
 
         harness.start()
         broken: Any = Broken()
-        await harness.dispatcher.receive(broken)
+        harness.dispatcher.receive(broken)
         await eventually(lambda: bool(harness.answers))
         [[body]] = harness.answers.values()
         assert "ValueError: A request is damaged: RecursionError: too deep" in str(

@@ -6,7 +6,14 @@ from typing import Any
 
 import pytest
 
-from academy.method import is_marked, mark, marked_names, require_coroutine
+from academy.method import (
+    is_idempotent,
+    is_marked,
+    mark,
+    mark_idempotent,
+    marked_names,
+    require_coroutine,
+)
 
 
 async def coroutine() -> None: ...
@@ -72,3 +79,30 @@ def test_coroutine_functions_are_accepted() -> None:
 def test_others_are_refused(method: Any, message: str) -> None:
     with pytest.raises(TypeError, match=message):
         require_coroutine(method, "Action")
+
+
+def test_idempotent_is_what_the_nearest_definition_says() -> None:
+    class Twice:
+        async def put(self) -> None: ...
+
+        async def get(self) -> None: ...
+
+        async def helper(self) -> None: ...
+
+        mark(put, "action")
+        mark(get, "action")
+        mark_idempotent(put)
+        mark_idempotent(helper)
+
+    class Once(Twice):
+        async def put(self) -> None: ...
+
+        mark(put, "action")
+
+    assert is_idempotent(Twice, "put")
+    assert not is_idempotent(Twice, "get")
+    assert not is_idempotent(Twice, "helper")  # no action
+    assert not is_idempotent(Twice, "nothing")
+    assert not is_idempotent(Once, "put")
+    assert not is_idempotent(None, "put")
+    assert not is_idempotent(Any, "put")

@@ -21,3 +21,10 @@ from academy.describe import ActionDescription
 def test_signature(types: dict[str, str], text: str) -> None:
     action = ActionDescription(name="act", type_signature=types, doc="")
     assert signature(action) == text
+
+
+def test_idempotent_actions_are_marked() -> None:
+    action = ActionDescription(
+        name="put", type_signature={"return": "str"}, doc="", idempotent=True
+    )
+    assert signature(action) == "put() -> str  # idempotent"
