@@ -39,7 +39,8 @@ LAYERS: dict[int, str] = {
     "header",
     4: "body runtime_config exchange.secret exchange.server exchange.outbox "
     "link.connection link.listener link.session",
-    5: "message exchange.lease exchange.wake exchange.mailbox exchange.keyring link.peer",
+    5: "message exchange.lease exchange.wake exchange.mailbox exchange.keyring "
+    "link.peer",
     # Exchanges: the parts, the engine on Redis, and the three that users choose from.
     6: "exchange.transport exchange.ledger exchange.pending exchange.delivery_failure "
     "link.node",

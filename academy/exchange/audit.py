@@ -225,7 +225,7 @@ class Auditor:
     ) -> None:
         """Audit without the server: who can be reached directly has them still."""
         pair = (box.uid, dest)
-        if self._courier.lines.reaches(box, dest):
+        if self._courier.lines.reaches(box, dest, 0):
             self._alone_since.pop(pair, None)
             return
         now = self._loop.time()
@@ -244,7 +244,10 @@ class Auditor:
         self, box: BoundMailbox, books: Books, requests: list[Awaited]
     ) -> list[Awaited]:
         """Judge requests, and return those about which their taker is to be asked."""
-        trust = self._loop.time() > self._trust_after
+        dest = requests[0].header.dest
+        # Who is heard on a link lives, whatever the server knows of its lease.
+        heard = self._courier.lines.reaches(box, dest, books.inc)
+        trust = self._loop.time() > self._trust_after and not heard
         aged = []
         for awaited in requests:
             parcel = awaited.parcel

@@ -131,10 +131,17 @@ class Lines:
         """Return the lines to mailboxes of which no process is known."""
         return [line for line in self._by_key.values() if not line.process]
 
-    def reaches(self, box: BoundMailbox, dest: EntityId) -> bool:
-        """Return whether a mailbox talks directly to another one now."""
+    def reaches(self, box: BoundMailbox, dest: EntityId, inc: int) -> bool:
+        """Return whether a mailbox talks directly to an incarnation of another one.
+
+        Args:
+            box: The mailbox.
+            dest: The other one.
+            inc: The incarnation; 0 for any.
+        """
         lines = [line for line in self.to(dest.uid) if line.box is box]
-        return any(line.outbox.incarnation for line in lines)
+        linked = {line.outbox.incarnation for line in lines} - {0}
+        return bool(linked) if inc == 0 else inc in linked
 
     def answering(self, box: BoundMailbox) -> set[bytes]:
         """Return the tags of the answers of a mailbox that are still on their way."""

@@ -35,6 +35,7 @@ BLOCK = 27
 """Length of the prefix of a test's own addresses: eight hosts."""
 ROOT = Path(__file__).parents[2]
 NAMESPACES = Path("/run/netns")
+TUN = Path("/dev/net/tun")
 PREFIX = "academy-"
 _counter = itertools.count(1)
 
@@ -49,6 +50,8 @@ def missing() -> str:
     for tool in ("ip", "iptables-restore"):
         if shutil.which(tool) is None:
             return f"there is no {tool!r} here: install iproute2 and iptables"
+    if not TUN.exists():
+        return f"there is no {TUN} here"
     try:
         with Network():
             pass

@@ -114,6 +114,8 @@ class Auditor:
         if reply is None or box.ended:
             return
         box.line(dest, REQUESTS).newer(reply[0].inc)
+        linked = box.line(dest, REQUESTS).outbox.incarnation
+        heard = 0 < linked == reply[0].inc
         aged = []
         for awaited in requests:
             parcel = awaited.parcel
@@ -122,7 +124,7 @@ class Auditor:
                 parcel.seq,
                 direct=parcel.inc,
                 kept=parcel.kept,
-                trust_leases=self.clock.now > self.trust_after,
+                trust_leases=self.clock.now > self.trust_after and not heard,
             )
             if verdict is Verdict.KEPT:
                 awaited.strikes = 0

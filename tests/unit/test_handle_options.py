@@ -102,7 +102,7 @@ class TestHandle:
 
     def test_composes(self) -> None:
         handle: Handle[Any] = Handle(AgentId.new())
-        options = handle.options(3, retry=True).options(offline="fail")._options
+        options = handle.options(timeout=3, retry=True).options(offline="fail")._options
         assert (options.timeout, options.retry, options.offline) == (3, True, "fail")
         options = handle.options(timeout=3).options(timeout=None)._options
         assert options.timeout is None

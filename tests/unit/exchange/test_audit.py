@@ -471,3 +471,19 @@ async def test_an_answer_that_comes_in_time_ends_a_suspicion(
     here.auditor._suspect(user, awaited, audit.Verdict.PEER_LOST)
     assert awaited.strikes == 0
     assert here.auditor.settled == 0
+
+
+async def test_who_is_heard_on_a_link_lives_without_a_lease(
+    new_engine: NewEngine, raw: redis.asyncio.Redis, keys: Keys
+) -> None:
+    here, there = await new_engine(direct=True), await new_engine(direct=True)
+    user, agent = await bind_user(here), await bind_agent(there)
+    await connect(here, user, agent)
+    (request,) = await send(here, user, agent.uid, 1)
+    await take(agent)
+    there._lease._stop.set()
+    await raw.delete(keys.lease(there.process))
+    with pytest.raises(TimeoutError):
+        await failure(user, 2)
+    await agree(there, agent, request)
+    assert (await answer(user)).tag == request.tag

@@ -104,3 +104,16 @@ async def test_withdrawing_what_no_line_carries(box: BoundMailbox) -> None:
     lines.add(line)
     header = Message.create(box.uid, DEST, PingRequest()).header
     assert not lines.withdraw(box, Awaited(header, 0.0, REQUESTS, 1, None))
+
+
+async def test_who_is_reached_directly(box: BoundMailbox) -> None:
+    lines, line = Lines(), make(box)
+    other = BoundMailbox(AgentId.new(), (), 8, Received(8, {}), lambda _: None)
+    lines.add(line)
+    assert not lines.reaches(box, DEST, 0)
+    line.outbox.channel_open(5, 0, 0.0)
+    assert lines.reaches(box, DEST, 0)
+    assert lines.reaches(box, DEST, 5)
+    assert not lines.reaches(box, DEST, 6)
+    assert not lines.reaches(other, DEST, 0)
+    assert not lines.reaches(box, AgentId.new(), 0)
