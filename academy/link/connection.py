@@ -171,7 +171,11 @@ class Connection(asyncio.Protocol):
 
     def _end(self, cause: Cause, reason: str) -> None:
         if self._transport is not None:
-            self._transport.close()
+            if cause is Cause.LOST:
+                # Nobody may ever read what waits to be written.
+                self._transport.abort()
+            else:
+                self._transport.close()
         self._tell_closed(cause, reason)
 
     def _tell_open(self, peer: bytes) -> None:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from academy.link.address import Addresses, Endpoint
+from academy.link.address import TCP_LIMIT, Addresses, Endpoint
 from academy.link.handshake import VERSION
 from academy.link.node import Node
 from academy.socket import interface_addresses
@@ -57,7 +57,7 @@ def addresses_of(node: Node, hosts: Sequence[str] = ()) -> Addresses:
         process=node.process.hex(),
         host=host_id(),
         unix=node.unix_path,
-        tcp=tuple(found),
+        tcp=tuple(found[:TCP_LIMIT]),
         fingerprint="",
         pid=pid,
         started=_started(pid) or 0.0,

@@ -147,7 +147,7 @@ def _sweep() -> None:
     """Remove the socket directories of processes of this user that were killed."""
     for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*-*"):
         pid = folder.name.removeprefix(PREFIX).partition("-")[0]
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError, OverflowError):
             if folder.stat().st_uid == os.getuid() and not _alive(int(pid)):
                 shutil.rmtree(folder, ignore_errors=True)
 

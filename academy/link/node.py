@@ -159,7 +159,7 @@ class Node:
             self._not_before[peer.process] = self._loop.time() + REDIAL
             if peer.connection is None:
                 where = ", ".join(map(str, endpoints)) or "no address"
-                peer.reason = f"{where}: {e or 'no answer in time'}"
+                peer.reason = f"{where}: {str(e) or 'no answer in time'}"
                 peer.refused = isinstance(e, ConnectionRefusedError)
                 self._handler.link_down(peer, may_return=False)
         finally:
@@ -215,13 +215,18 @@ class Node:
                 )
             await proved
         except BaseException:
-            self._connections.pop(connection, None)
-            proved.cancel()
-            connection.abort()
+            # One that has proved itself in the same moment is a link by now.
+            if self._connections.get(connection) is None:
+                self._connections.pop(connection, None)
+                proved.cancel()
+                connection.abort()
             raise
 
     def _accept(self, kind: str) -> asyncio.Protocol:
-        unproved = sum(1 for peer in self._connections.values() if peer is None)
+        unproved = sum(
+            peer is None and not connection.dialled
+            for connection, peer in self._connections.items()
+        )
         if self._closed or unproved >= UNPROVED_LIMIT:
             self.refused += 1
             return _Refusing()
@@ -245,7 +250,8 @@ class Node:
         peer = self._peer(process)
         current = peer.connection
         if current is not None and not current.closed:
-            if current.dialled != connection.dialled and self._wins(current, process):
+            crossed = current.dialled != connection.dialled and not peer.suspected
+            if crossed and self._wins(current, process):
                 connection.close("there is another link already")
                 return
             self._connections[current] = None
@@ -364,11 +370,13 @@ class _Accepted(Connection):
 
     def __init__(self, protocol: LinkProtocol, owner: Node, kind: str) -> None:
         super().__init__(protocol, owner, kind, dialled=False)
+        self._node = owner
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start the handshake, with processes of this user only on a Unix socket."""
         sock = transport.get_extra_info("socket")
         if self.kind == "uds" and not same_user(sock):
+            self._node.refused += 1
             self.close("it belongs to another user")
             transport.abort()  # type: ignore[attr-defined]
             return

@@ -102,6 +102,7 @@ class Peer:
         try:
             self.session.receive(frame)
         except RemoteProtocolError as e:
+            self.dispatch()
             if self.connection is not None:
                 self.connection.fail(str(e))
             return
@@ -120,6 +121,8 @@ class Peer:
     def taken(self, channel: int, seq: int) -> None:
         """Confirm what the consumer of a channel has taken; soon, not at once."""
         self.session.taken(channel, seq, self._loop.time())
+        # Much is confirmed at once: the sender may wait for just that.
+        self.flush_soon()
         self._set_timer()
 
     def flush_soon(self) -> None:

@@ -222,5 +222,7 @@ def objects() -> dict[str, int]:
     """Return how many objects of the package's own classes there are."""
     gc.collect()
     classes = map(type, gc.get_objects())
-    names = (c.__qualname__ for c in classes if c.__module__.startswith("academy."))
+    names = (
+        c.__qualname__ for c in classes if str(c.__module__).startswith("academy.")
+    )
     return dict(collections.Counter(n for n in names if n not in _OURS))
