@@ -110,6 +110,8 @@ async def test_a_challenge_shortens_the_lease_until_it_is_renewed(
     here, user, there, agent, _ = await pair(new_engine)
     (_request,) = await send(here, user, agent.uid, 1)
     there._lease._stop.set()
+    assert there.links is not None
+    await there.links.node.close()
     here._detector.link_lost(addresses(there), same_host=False, refused=True)
     error = await failure(user)
     assert isinstance(error, PeerLostError)
