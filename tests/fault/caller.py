@@ -13,9 +13,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from academy.body import ActionRequest
+from academy.exchange import UserExchangeClient
 from academy.exchange.hybrid import HybridExchangeFactory
 from academy.handle import Handle
 from academy.identifier import AgentId
+from academy.message import Message
+from academy.serialize import SerializationStrategy
 from tests.fault.actor import read_part, say, standard_input
 from tests.fault.oracle import Journal
 
@@ -31,6 +35,7 @@ class CallerPart:
         tasks: How many calls are under way at a time.
         hold: Seconds that the action takes.
         size: Bytes of the argument, if any: then `digest` is called.
+        one_way: Whether to go on as soon as a request is accepted.
         pause: Seconds between two calls of a task.
         settle: Seconds that calls have to end when standard input has ended.
     """
@@ -41,6 +46,7 @@ class CallerPart:
     tasks: int = 16
     hold: float = 0.0
     size: int = 0
+    one_way: bool = False
     pause: float = 0.0
     settle: float = 30.0
 
@@ -48,7 +54,8 @@ class CallerPart:
 class Caller:
     """Calls until it is told to stop."""
 
-    def __init__(self, part: CallerPart) -> None:
+    def __init__(self, part: CallerPart, client: UserExchangeClient[Any]) -> None:
+        self._client = client
         self._part = part
         self._journal = Journal(part.journal)
         self._numbers = itertools.count(1)
@@ -56,7 +63,9 @@ class Caller:
         self._stopping = False
         self.begun = asyncio.Event()
 
-    async def run(self, handles: list[Handle[Any]], stop: asyncio.Event) -> None:
+    async def run(self, stop: asyncio.Event) -> None:
+        agents = self._part.agents
+        handles = [Handle(agent, exchange=self._client) for agent in agents]
         loops = [
             asyncio.create_task(self._loop(handles, n)) for n in range(self._part.tasks)
         ]
@@ -71,6 +80,7 @@ class Caller:
         self._journal.close()
 
     async def _loop(self, handles: list[Handle[Any]], first: int) -> None:
+        first %= len(handles)
         for handle in itertools.cycle(handles[first:] + handles[:first]):
             if self._stopping:
                 return
@@ -80,14 +90,24 @@ class Caller:
 
     async def _call(self, handle: Handle[Any]) -> None:
         self.begun.set()
-        part = self._part
         await self._journal.watch(
-            next(self._numbers),
-            lambda id: (
-                handle.digest(id, self._payload)
-                if part.size
-                else handle.record(id, part.hold)
-            ),
+            next(self._numbers), lambda id: self._request(handle, id)
+        )
+
+    async def _request(self, handle: Handle[Any], id: str) -> Any:
+        part = self._part
+        action, argument = (
+            ("digest", self._payload) if part.size else ("record", part.hold)
+        )
+        if not part.one_way:
+            return await handle.action(action, id, argument)
+        request = ActionRequest(
+            action=action,
+            serialization=SerializationStrategy.PICKLE,
+            pargs=(id, argument),
+        )
+        await self._client.send(
+            Message.create(self._client.client_id, handle.agent_id, request)
         )
 
 
@@ -99,8 +119,7 @@ async def main(part: CallerPart) -> None:
         async with client, standard_input() as commands:
             end = asyncio.ensure_future(commands.read())
             end.add_done_callback(lambda _: stop.set())
-            handles = [Handle(agent, exchange=client) for agent in part.agents]
-            await Caller(part).run(handles, stop)
+            await Caller(part, client).run(stop)
     except Exception as e:
         error = type(e).__name__
         print(f"{error}: {e}", file=sys.stderr)

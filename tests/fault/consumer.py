@@ -32,6 +32,7 @@ class ConsumerPart:
         agent_id: Whose mailbox.
         log: What is executed is written to this file.
         take: How many requests are taken; `None` for any number.
+        quick: How many requests are taken before it begins to make pauses.
         pause: Seconds between two of them.
         hold: Seconds until the answer.
         noise: Whether to send wrong answers beside each right one.
@@ -41,6 +42,7 @@ class ConsumerPart:
     agent_id: AgentId[Any]
     log: str
     take: int | None = None
+    quick: int = 0
     pause: float = 0.0
     hold: float = 0.0
     noise: bool = False
@@ -70,7 +72,7 @@ class Consumer:
             message = await self._transport.recv()
             taken += 1
             self._start(message)
-            if self._part.pause:
+            if self._part.pause and taken > self._part.quick:
                 await asyncio.sleep(self._part.pause)
 
     def _start(self, message: Message[Any]) -> None:

@@ -121,6 +121,30 @@ async def test_stopped_owner_taken_over(
         assert set(scene.oracle.errors()) <= {"PeerLostError"}
 
 
+@pytest.mark.fault
+@pytest.mark.slow
+async def test_owner_stopped_for_long_and_taken_over(
+    redis_url: str, tmp_path: Path
+) -> None:
+    """Its lease has run out: it takes nothing before it has looked."""
+    name = "SIGSTOP of the owner for 12 s, takeover, SIGCONT"
+    async with Scene(redis_url, tmp_path, "10b", name, ordered=True) as scene:
+        agent = await scene.spawn()
+        await scene.direct(agent.handle)
+        scene.load(agent.handle, 32, 0.01)
+        await scene.answered(100)
+        scene.oracle.fault()
+        agent.pause()
+        newer = await scene.spawn(agent.registration)
+        await asyncio.sleep(12)
+        lines = scene.oracle.lines()
+        agent.resume()
+        assert await agent.ended(5) == "FencedError"
+        await scene.answered(100)
+        later = {e.pid for e in scene.oracle.executions()[lines:]}
+        assert later == {newer.pid}
+
+
 @pytest.mark.parametrize("untaken", [200, pytest.param(500, marks=FULL)])
 async def test_terminated(redis_url: str, tmp_path: Path, untaken: int) -> None:
     """All who wait are answered, whichever way their requests went."""

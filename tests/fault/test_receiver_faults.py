@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
+import signal
 import time
 from pathlib import Path
 
 import pytest
 
+from academy.embedded import EmbeddedServer
 from academy.exchange import MailboxStatus
 from academy.exchange.hybrid import HybridExchangeFactory
 from tests.fault.agents import Host, shift_clock
@@ -88,7 +91,7 @@ async def test_stopped_for_longer_than_its_lease(
 
 async def test_stopped_for_a_moment(redis_url: str, tmp_path: Path) -> None:
     """Nobody is declared dead who comes back before its lease is over."""
-    async with Scene(redis_url, tmp_path, "4b", "SIGSTOP for 3 s, SIGCONT") as scene:
+    async with Scene(redis_url, tmp_path, "4b", "SIGSTOP for 2 s, SIGCONT") as scene:
         agent = await scene.spawn()
         await scene.direct(agent.handle)
         before = scene.oracle.lines()
@@ -97,7 +100,7 @@ async def test_stopped_for_a_moment(redis_url: str, tmp_path: Path) -> None:
         scene.oracle.fault()
         agent.pause()
         scene.call_many(agent.handle, 200)
-        await asyncio.sleep(3)
+        await asyncio.sleep(2)
         agent.resume()
         await scene.settled(20)
         assert not scene.oracle.errors()
@@ -105,21 +108,23 @@ async def test_stopped_for_a_moment(redis_url: str, tmp_path: Path) -> None:
 
 async def test_deadline_of_the_caller(redis_url: str, tmp_path: Path) -> None:
     """Whatever has stopped, `wait_for` returns on time."""
-    async with Scene(redis_url, tmp_path, "13b", "wait_for(3), receiver stopped") as s:
-        agent = await s.spawn()
-        await s.direct(agent.handle)
+    name = "wait_for(call, 3), receiver stopped"
+    async with Scene(redis_url, tmp_path, "13b", name, worst=3.3) as scene:
+        agent = await scene.spawn()
+        await scene.direct(agent.handle)
         agent.pause()
-        took = []
-        for calls in (1, 100):
-            start = time.monotonic()
-            await asyncio.gather(*s.call_many(agent.handle, calls, timeout=1.5))
-            took.append(time.monotonic() - start)
+        start = time.monotonic()
+        calls = scene.call_many(agent.handle, 100, timeout=3.0)
+        first, _ = await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
+        assert first
+        assert time.monotonic() - start >= 3.0
+        await asyncio.wait(calls)
+        assert time.monotonic() - start < 3.3
         agent.resume()
-        assert 1.5 <= min(took) <= max(took) < 1.8
 
 
 @pytest.mark.parametrize(
-    "seconds", [4, pytest.param(20, marks=[FULL, pytest.mark.slow])]
+    "seconds", [3, pytest.param(20, marks=[FULL, pytest.mark.slow])]
 )
 async def test_event_loop_blocked(redis_url: str, tmp_path: Path, seconds: int) -> None:
     """It is busy, not dead: the lease is renewed by a thread of its own."""
@@ -169,7 +174,7 @@ async def test_port_is_used_by_another_process(
 
 
 @pytest.mark.parametrize(
-    "seconds", [2, pytest.param(13, marks=[FULL, pytest.mark.slow])]
+    "seconds", [1, pytest.param(13, marks=[FULL, pytest.mark.slow])]
 )
 async def test_wall_clock_jumps(redis_url: str, tmp_path: Path, seconds: int) -> None:
     """Only monotonic clocks decide anything."""
@@ -186,6 +191,33 @@ async def test_wall_clock_jumps(redis_url: str, tmp_path: Path, seconds: int) ->
             finally:
                 undo()
             assert await agent.handle.agent_status() is MailboxStatus.ACTIVE
+        assert not scene.oracle.errors()
+
+
+@pytest.mark.parametrize(
+    "seconds", [1, pytest.param(12, marks=[FULL, pytest.mark.slow])]
+)
+async def test_everything_suspended(
+    fresh_server: EmbeddedServer, tmp_path: Path, seconds: int
+) -> None:
+    """As when a laptop is closed: all goes on where it was, leases or not."""
+    name = f"agent, caller and server SIGSTOPped for {seconds} s"
+    async with Scene(fresh_server.url, tmp_path, "49b", name) as scene:
+        agent = await scene.spawn()
+        caller = await scene.spawn_caller(
+            "asleep", [agent.registration], tasks=32, hold=0.02
+        )
+        await scene.executed(500)
+        pids = [agent.pid, caller.pid, fresh_server.pid]
+        for order in (pids, pids[::-1]):
+            for pid in order:
+                os.kill(pid, signal.SIGSTOP)
+            await asyncio.sleep(seconds)
+            lines = scene.oracle.lines()
+            for pid in order:
+                os.kill(pid, signal.SIGCONT)
+            await scene.executed(lines + 500)
+        await scene.collect(caller)
         assert not scene.oracle.errors()
 
 

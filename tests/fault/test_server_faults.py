@@ -155,7 +155,7 @@ async def _queued(scene: Scene, count: int) -> None:
             await asyncio.sleep(0.01)
 
 
-@pytest.mark.parametrize("seconds", [4, pytest.param(12, marks=SLOW)])
+@pytest.mark.parametrize("seconds", [3, pytest.param(12, marks=SLOW)])
 async def test_stopped(
     fresh_server: EmbeddedServer, tmp_path: Path, seconds: int
 ) -> None:
@@ -180,7 +180,7 @@ async def test_stopped(
         assert not scene.oracle.errors()
 
 
-@pytest.mark.parametrize("seconds", [3, pytest.param(30, marks=SLOW)])
+@pytest.mark.parametrize("seconds", [2, pytest.param(30, marks=SLOW)])
 async def test_connections_cut(
     fresh_server: EmbeddedServer, tmp_path: Path, seconds: int
 ) -> None:
@@ -218,7 +218,7 @@ async def _cut(url: str, end: float) -> None:
 
 
 @pytest.mark.parametrize("fault", ["full", "read-only"])
-@pytest.mark.parametrize("seconds", [3, pytest.param(15, marks=SLOW)])
+@pytest.mark.parametrize("seconds", [2, pytest.param(15, marks=SLOW)])
 async def test_refuses_to_write(
     fresh_server: EmbeddedServer, tmp_path: Path, fault: str, seconds: int
 ) -> None:
