@@ -7,9 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from academy.demo.calls import Calls
+from academy.exchange.link_info import LinkInfo, ProcessInfo
 
 TOLERANCE = 0.03
 """How far the accuracy may stay below that of the centralised reference."""
+
+RELAY = "relay"
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,11 @@ class Plan:
     rounds: int = 6
     sites: int = 4
     seed: int = 0
+
+    @property
+    def blocked(self) -> int:
+        """Index of the site that cannot be reached directly."""
+        return self.sites - 1
 
 
 @dataclass(frozen=True)
@@ -45,6 +53,41 @@ class Accident:
 
 
 @dataclass(frozen=True)
+class Path:
+    """Which way messages go between a site and the coordinator.
+
+    Attributes:
+        way: `'uds'`, `'tcp'` or `'relay'`.
+        reason: Why they do not go directly; empty if they do.
+        direct: How many have gone directly, in both directions.
+    """
+
+    way: str
+    reason: str = ""
+    direct: int = 0
+
+    @classmethod
+    def between(cls, site: ProcessInfo, coordinator: ProcessInfo) -> Path | None:
+        """Return what two processes tell; `None` if one has nothing to tell.
+
+        It is the direct way only if both say so.
+        """
+        there = _link(site, coordinator.process)
+        back = _link(coordinator, site.process)
+        if there is None or back is None:
+            return None
+        slower = there if there.path == RELAY else back
+        direct = max(there.sent + there.received, back.sent + back.received)
+        return cls(slower.path, slower.reason, direct)
+
+
+def _link(info: ProcessInfo, process: str) -> LinkInfo | None:
+    """Return the link to a process, or what stands for all that are not known."""
+    links = {link.process: link for link in info.links}
+    return links.get(process) or links.get("")
+
+
+@dataclass(frozen=True)
 class Report:
     """How the demo went.
 
@@ -55,6 +98,7 @@ class Report:
         applied: How often the update of each (site, round) was applied.
         calls: What became of all calls.
         accident: The worker that was killed, if one was.
+        paths: Which way messages went in the end, by site, as far as is known.
         seconds: How long it took.
     """
 
@@ -64,6 +108,7 @@ class Report:
     applied: Mapping[tuple[int, int], int]
     calls: Calls
     accident: Accident | None
+    paths: Mapping[int, Path]
     seconds: float
 
     @property
@@ -85,6 +130,9 @@ class Report:
                 "unanswered": self.calls.unanswered,
             },
             "accident": self.accident and vars(self.accident),
+            "paths": [
+                {"site": site, **vars(path)} for site, path in self.paths.items()
+            ],
             "seconds": round(self.seconds, 2),
             "problems": problems(self),
         }
@@ -96,6 +144,7 @@ def problems(report: Report) -> list[str]:
         *_call_problems(report.calls),
         *_update_problems(report),
         *_accident_problems(report.accident),
+        *_path_problems(report),
         *_accuracy_problems(report),
     ]
 
@@ -135,6 +184,26 @@ def _accident_problems(accident: Accident | None) -> list[str]:
     return []
 
 
+def _path_problems(report: Report) -> list[str]:
+    found = []
+    for site in range(report.plan.sites):
+        path = report.paths.get(site)
+        if path is None:
+            found.append(f"It is not known which way messages to site-{site} went.")
+        elif site == report.plan.blocked:
+            if path.way != RELAY or path.direct:
+                found.append(
+                    f"site-{site} is blocked, but {path.direct} messages went directly "
+                    f"and the path is {path.way}."
+                )
+        elif path.way == RELAY:
+            found.append(
+                f"site-{site} is not blocked, but messages went by relay: "
+                f"{path.reason}."
+            )
+    return found
+
+
 def _accuracy_problems(report: Report) -> list[str]:
     if report.accuracy >= report.reference - TOLERANCE:
         return []
@@ -142,6 +211,15 @@ def _accuracy_problems(report: Report) -> list[str]:
         f"The accuracy {report.accuracy:.1%} is more than {100 * TOLERANCE:g} points "
         f"below the reference {report.reference:.1%}."
     ]
+
+
+def told(plan: Plan, paths: Mapping[int, Path]) -> str:
+    """Return the path of each site, for people."""
+    return ", ".join(
+        f"site-{site} {paths[site].way if site in paths else 'unknown'}"
+        f"{' (blocked)' if site == plan.blocked else ''}"
+        for site in range(plan.sites)
+    )
 
 
 def summary(report: Report) -> list[str]:
@@ -155,6 +233,7 @@ def summary(report: Report) -> list[str]:
         f"{report.plan.rounds * report.plan.sites} applied",
         f"Calls      {calls.answered} answered, {calls.failed.total()} failed"
         f"{f' ({failed})' if failed else ''}, {calls.unanswered} unanswered",
+        f"Paths      {told(report.plan, report.paths)}",
     ]
     if accident is not None:
         lines.append(

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import signal
 from collections.abc import Iterator
+from typing import Any
 
 from academy.demo.federation import Federation
 from academy.demo.report import Plan, Report
@@ -59,16 +60,21 @@ def run(plan: Plan, view: View) -> Report:
 
 async def _federate(url: str, plan: Plan, view: View) -> Report:
     with _cancelled_by(signal.SIGTERM, signal.SIGHUP):
-        manager = await Manager.from_exchange_factory(
-            HybridExchangeFactory.from_url(url, namespace=None),
-            SubprocessExecutor(env=_ONE_THREAD),
-            max_retries=RESTARTS,
+        factory = HybridExchangeFactory.from_url(url, namespace=None)
+        blocked = HybridExchangeFactory.from_url(
+            url, namespace=factory.namespace, direct=False
         )
-        async with manager:
+        async with await _manager(factory) as manager, await _manager(blocked) as other:
             try:
-                return await Federation(manager, plan, view).run()
+                return await Federation(manager, other, plan, view).run()
             finally:
                 view.say("All agents are asked to shut down.")
+
+
+async def _manager(factory: HybridExchangeFactory) -> Manager[Any]:
+    return await Manager.from_exchange_factory(
+        factory, SubprocessExecutor(env=_ONE_THREAD), max_retries=RESTARTS
+    )
 
 
 @contextlib.contextmanager

@@ -25,6 +25,7 @@ _STATE_STYLES = {
     "starting": "yellow",
     "training": "cyan",
 }
+_PATH_STYLES = {"relay": "yellow", "tcp": "green", "uds": "green"}
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class AgentRow:
         name: Its name.
         place: Host and process, empty while it does not run.
         state: What it does.
+        path: Which way messages go to it; empty while that is not known.
         answered: How many calls it has answered.
         failed: How many calls to it have failed.
         queued: How many messages wait for it in the exchange.
@@ -43,6 +45,7 @@ class AgentRow:
     name: str
     place: str
     state: str
+    path: str
     answered: int
     failed: int
     queued: int
@@ -168,7 +171,7 @@ class Screen:
 def agents_table(agents: Sequence[AgentRow]) -> Table:
     """Return a table with one line per agent."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("agent", "host:pid", "state"):
+    for title in ("agent", "host:pid", "state", "path"):
         table.add_column(title, no_wrap=True)
     for title in ("calls", "failed", "queue"):
         table.add_column(title, justify="right")
@@ -177,6 +180,7 @@ def agents_table(agents: Sequence[AgentRow]) -> Table:
             agent.name,
             agent.place or "-",
             Text(agent.state, _STATE_STYLES.get(agent.state, "")),
+            Text(agent.path or "-", _PATH_STYLES.get(agent.path, "")),
             str(agent.answered),
             Text(str(agent.failed), "bold red" if agent.failed else ""),
             str(agent.queued),

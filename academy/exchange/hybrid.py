@@ -71,9 +71,9 @@ class HybridExchangeTransport(RelayTransport):
         host: Address under which peers can reach this host.
         port: A port to listen on, beside the one of this process; 0 for none.
         interface: Network interface that peers are to use.
+        direct: Whether to talk directly to other processes.
     """
 
-    direct = True
     registration_type = HybridAgentRegistration
 
     def __init__(
@@ -86,8 +86,10 @@ class HybridExchangeTransport(RelayTransport):
         host: str,
         port: int,
         interface: str | None = None,
+        direct: bool = True,
     ) -> None:
         super().__init__(mailbox_id, redis_info, namespace)
+        self.direct = direct
         self._redis_client = redis_client
         self._host = host
         self._port = port
@@ -104,6 +106,7 @@ class HybridExchangeTransport(RelayTransport):
         mailbox_id: EntityId | None = None,
         name: str | None = None,
         port: int | None = None,
+        direct: bool = True,
     ) -> Self:
         """Return a transport bound to a mailbox.
 
@@ -115,6 +118,7 @@ class HybridExchangeTransport(RelayTransport):
             mailbox_id: The mailbox; `None` registers a new user.
             name: Name of the new user.
             port: A port to listen on, beside the one of this process; `None` for none.
+            direct: Whether to talk directly to other processes.
 
         Raises:
             redis.exceptions.ConnectionError: The server cannot be reached.
@@ -134,6 +138,7 @@ class HybridExchangeTransport(RelayTransport):
             host=host,
             port=port or 0,
             interface=interface,
+            direct=direct,
         )
         try:
             await transport.open(register=mailbox_id is None)
@@ -151,6 +156,7 @@ class HybridExchangeTransport(RelayTransport):
             redis_kwargs=kwargs,
             interface=self._interface,
             namespace=self._namespace,
+            direct=self.direct,
         )
         factory.ports = self._ports
         return factory
@@ -178,6 +184,8 @@ class HybridExchangeFactory(ExchangeFactory[HybridExchangeTransport]):
         ports: Ports to give to the clients of this process, one each. When they run
             out, `create_*_client()` raises `StopIteration`.
         config: Configuration of the clients.
+        direct: False for a process whose ports are blocked: it does not listen, and
+            all its messages go through the server.
 
     Raises:
         ValueError: The namespace cannot be used in keys, or one of the ports is none.
@@ -193,6 +201,7 @@ class HybridExchangeFactory(ExchangeFactory[HybridExchangeTransport]):
         namespace: str | None = "default",
         ports: Iterable[int] | None = None,
         config: ExchangeClientConfig | None = None,
+        direct: bool = True,
     ) -> None:
         super().__init__(config)
         if namespace is None:
@@ -203,6 +212,7 @@ class HybridExchangeFactory(ExchangeFactory[HybridExchangeTransport]):
         )
         self.interface = interface
         self.ports = None if ports is None else PortPool(ports)
+        self.direct = direct
 
     @classmethod
     def from_url(cls, url: str | None = None, **options: Any) -> Self:
@@ -231,7 +241,7 @@ class HybridExchangeFactory(ExchangeFactory[HybridExchangeTransport]):
         return (
             f"{type(self).__name__}({host!r}, {port}, redis_kwargs={redacted(kwargs)}, "
             f"interface={self.interface!r}, namespace={self.namespace!r}, "
-            f"ports={self.ports!r})"
+            f"ports={self.ports!r}, direct={self.direct})"
         )
 
     def _prepare(self) -> Callable[..., Coroutine[Any, Any, HybridExchangeTransport]]:
@@ -263,6 +273,7 @@ class HybridExchangeFactory(ExchangeFactory[HybridExchangeTransport]):
                 mailbox_id=mailbox_id,
                 name=name,
                 port=port,
+                direct=self.direct,
             )
         except BaseException:
             if port is not None:

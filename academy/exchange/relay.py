@@ -31,7 +31,7 @@ class RelayTransport(ExchangeTransportMixin, NoPickleMixin):
     """One mailbox, on the engine that it shares with the others of its process."""
 
     leased = True
-    direct: ClassVar[bool]
+    direct: bool
     """Whether to talk directly to other processes."""
     registration_type: ClassVar[Any]
     """Class of the registrations that this transport gives out."""

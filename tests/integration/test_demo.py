@@ -55,6 +55,10 @@ def test_demo_recovers_from_the_accident() -> None:
     assert f"Killed process {accident['pid']} with SIGKILL." in lines
     assert f"runs again, in process {accident['new_pid']}." in lines
     assert re.search(r"call to site-\d failed with \w+Error \(executed: maybe\)", lines)
+    assert [path["way"] for path in report["paths"]] == ["uds", "uds", "relay"]
+    assert [path["direct"] > 0 for path in report["paths"]] == [True, True, False]
+    assert accident["site"] != 2
+    assert "site-0 uds, site-1 uds, site-2 relay (blocked)." in lines
     pids = {int(pid) for pid in re.findall(r"process (\d+)", lines)}
     assert len(pids) == 1 + 1 + 3 + 1  # server, coordinator, sites, another site
     assert not any(map(psutil.pid_exists, pids - {accident["pid"]}))
@@ -106,12 +110,21 @@ def terminal() -> Iterator[Terminal]:
 
 
 def test_live_screen_and_ctrl_c(terminal: Terminal) -> None:
+    terminal.read_until("uds")
+    terminal.read_until("relay")
     terminal.read_until("SIGKILL")
     processes = psutil.Process(terminal.pid).children(recursive=True)
     assert len(processes) > 4
     terminal.press("\x03")
     assert terminal.exit_code() == 130
-    for shown in ("federated learning", "host:pid", "coordinator", "round 3", "█"):
+    for shown in (
+        "federated learning",
+        "host:pid",
+        "path",
+        "coordinator",
+        "round 3",
+        "█",
+    ):
         assert shown in terminal.screen
     assert "Traceback" not in terminal.screen
     assert left_behind(processes) == []

@@ -7,8 +7,8 @@ from rich.console import Console
 from academy.demo.screen import AgentRow, Lines, Picture, Screen
 
 AGENTS = [
-    AgentRow("coordinator", "host:1", "active", 7, 0, 0),
-    AgentRow("site-0", "", "starting", 3, 1, 2),
+    AgentRow("coordinator", "host:1", "active", "", 7, 0, 0),
+    AgentRow("site-0", "", "starting", "relay", 3, 1, 2),
 ]
 
 
@@ -34,8 +34,8 @@ def shown(screen_height: int, events: int) -> list[str]:
 def test_screen_shows_agents_rounds_and_events() -> None:
     lines = shown(screen_height=40, events=2)
     fields = [line.strip("│ ").split() for line in lines]
-    assert ["coordinator", "host:1", "active", "7", "0", "0"] in fields
-    assert ["site-0", "-", "starting", "3", "1", "2"] in fields
+    assert ["coordinator", "host:1", "active", "-", "7", "0", "0"] in fields
+    assert ["site-0", "-", "starting", "relay", "3", "1", "2"] in fields
     percents = [line.split()[-1] for line in fields_with_bars(lines)]
     assert percents == ["50.0%", "92.5%", "95.0%"]
     assert sum("event" in line for line in lines) == 2

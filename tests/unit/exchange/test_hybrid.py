@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import asyncio
+import pickle
+
+import pytest
+
+from academy.embedded import EmbeddedServer
+from academy.exchange.hybrid import HybridExchangeFactory
+from academy.message import Message, PingRequest, SuccessResponse
+from tests.unit.exchange.foreign import Calc
+
+
+@pytest.fixture
+def near(server: EmbeddedServer, namespace: str) -> HybridExchangeFactory:
+    return HybridExchangeFactory.from_url(server.url, namespace=namespace)
+
+
+@pytest.fixture
+def blocked(server: EmbeddedServer, namespace: str) -> HybridExchangeFactory:
+    return HybridExchangeFactory.from_url(server.url, namespace=namespace, direct=False)
+
+
+def test_repr_tells_whether_it_is_direct(
+    near: HybridExchangeFactory, blocked: HybridExchangeFactory
+) -> None:
+    assert "direct=True" in repr(near)
+    assert "direct=False" in repr(blocked)
+
+
+def test_pickle_of_a_blocked_one(blocked: HybridExchangeFactory) -> None:
+    again = pickle.loads(pickle.dumps(blocked))
+    assert again.direct is False
+    assert repr(again) == repr(blocked)
+
+
+@pytest.mark.parametrize("direct", [True, False])
+async def test_clients_give_factories_of_their_kind(
+    server: EmbeddedServer, namespace: str, direct: bool
+) -> None:
+    factory = HybridExchangeFactory.from_url(
+        server.url, namespace=namespace, direct=direct
+    )
+    async with await factory.create_user_client() as user:
+        made = user.factory()
+    assert isinstance(made, HybridExchangeFactory)
+    assert made.direct is direct
+
+
+async def test_only_direct_ones_can_be_located(
+    near: HybridExchangeFactory, blocked: HybridExchangeFactory
+) -> None:
+    async with (
+        await near.create_user_client() as open_user,
+        await blocked.create_user_client() as user,
+    ):
+        engine = open_user._transport.engine
+        here = await engine.directory.locate(open_user.client_id, engine.process)
+        there = await engine.directory.locate(user.client_id, engine.process)
+    assert here is not None
+    assert there is None
+
+
+async def test_messages_of_a_blocked_one_take_the_relay(
+    near: HybridExchangeFactory, blocked: HybridExchangeFactory
+) -> None:
+    """Both ends are asked; each has an engine of its own."""
+
+    async def answer(request: Message[object]) -> None:
+        await agent.send(request.create_response(SuccessResponse()))
+
+    async with await near.create_user_client() as user:
+        registration = await user.register_agent(Calc)
+        agent = await blocked.create_agent_client(registration, answer)
+        async with agent, asyncio.timeout(20):
+            for _ in range(10):
+                ping = Message.create(user.client_id, agent.client_id, PingRequest())
+                assert (await user.request(ping)).is_response()
+            ours, theirs = await user.links(), await user.links(agent.client_id)
+    assert ours is not None
+    assert theirs is not None
+    assert ours.process != theirs.process
+    links = [*ours.links, *theirs.links]
+    assert {link.path for link in links} == {"relay"}
+    assert sum(link.sent + link.received for link in links) == 0
+    assert theirs.links[0].reason == "this exchange has no direct links"
