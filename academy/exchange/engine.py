@@ -94,6 +94,7 @@ class Engine:
             self.queues, self.router, self.auditor, self.courier.newer
         )
         self._detector = FailureDetector(self.directory, self.courier, self.auditor)
+        self._lease = Lease(info, keys.prefix, self.process, self._lease_lost)
         self.links: Links | None = None
         if direct:
             process, secrets = bytes.fromhex(self.process), self.keyring.stored
@@ -102,6 +103,7 @@ class Engine:
                 self._by_uid,
                 self.courier,
                 self._receiver,
+                self._lease.certain,
                 self._link_lost,
                 lambda links: Node(process, namespace, secrets, links, config),
             )
@@ -110,7 +112,6 @@ class Engine:
         parts = self.queues, self.courier, self.boxes, self.auditor, self.links
         self.auditor.inspect = Inspector(self.process, *parts).look
         self._reader = WakeReader(info, keys.wake(self.process))
-        self._lease = Lease(info, keys.prefix, self.process, self._lease_lost)
         self._restoring: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
@@ -383,6 +384,7 @@ class Engine:
             await asyncio.gather(*map(self._reassert, list(self.boxes.values())))
         except ExchangeError as e:
             logger.warning("The directory could not be restored: %s", e)
+        self._lease.confirm()
         for box in list(self.boxes.values()):
             box.wake()
         self.auditor.look_at_all()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import threading
+import time
 from collections.abc import Callable
 
 from redis.exceptions import RedisError
@@ -20,6 +22,9 @@ RENEWAL = 2.0
 """Seconds between two renewals; less than the time that a challenge gives."""
 RETRY = 0.25
 """Seconds between two attempts when the server does not answer."""
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+# Goes on while a laptop sleeps, which the clock of the event loop does not on Linux.
+_now = functools.partial(time.clock_gettime, _CLOCK)
 
 
 class Lease:
@@ -50,6 +55,7 @@ class Lease:
         """What others may read about the process, from the next renewal on."""
         self._on_lost = on_lost
         self._loop = asyncio.get_running_loop()
+        self._looked = _now()
         self._stop = threading.Event()
         self._thread = threading.Thread(
             target=self._run, name="academy-lease", daemon=True
@@ -76,6 +82,18 @@ class Lease:
         except (RedisError, OSError) as e:
             logger.debug("The lease could not be renewed: %s", e)
 
+    def certain(self) -> bool:
+        """Return whether this process can know that its mailboxes are still its own.
+
+        It cannot when it was stopped for so long that others may have counted it as
+        gone, until it has looked. A server that does not answer gives them to nobody.
+        """
+        return _now() - self._looked <= LEASE
+
+    def confirm(self) -> None:
+        """Note that the mailboxes of this process have just been looked at."""
+        self._looked = _now()
+
     async def close(self) -> None:
         """Stop renewing. The lease itself is given up by the caller. Idempotent."""
         self._stop.set()
@@ -87,14 +105,17 @@ class Lease:
         while not self._stop.wait(pause):
             if self._loop.is_closed():
                 break
+            # Its answer may come after a pause of the process, and be old news.
+            began = _now()
+            pause = RENEWAL
             try:
                 had = self._renew()
-                pause = RENEWAL
             except (RedisError, OSError) as e:
                 logger.debug("The lease could not be renewed: %s", e)
-                pause = RETRY
-                continue
-            if not had:
+                had, pause = True, RETRY
+            if had:
+                self._looked = began
+            else:
                 self._report()
         self._client.close()
 

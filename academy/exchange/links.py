@@ -58,6 +58,7 @@ class Links:
         by_uid: The mailboxes bound in this process, by their UUID as an integer.
         courier: Sends on the channels.
         receiver: Takes what comes on channels.
+        certain: Tells whether this process can know that its mailboxes are its own.
         on_lost: Called when the link to a process has ended or could not be made,
             with where that process was, and whether its host refuses connections.
         node: Makes the node, given its handler.
@@ -69,6 +70,7 @@ class Links:
         by_uid: Mapping[int, BoundMailbox],
         courier: Courier,
         receiver: Receiver,
+        certain: Callable[[], bool],
         on_lost: Callable[[Addresses, bool], None],
         node: Callable[[Links], Node],
     ) -> None:
@@ -77,6 +79,7 @@ class Links:
         self._courier = courier
         self._lines = courier.lines
         self._receiver = receiver
+        self._certain = certain
         self._on_lost = on_lost
         self._loop = asyncio.get_running_loop()
         self._tasks = Tasks("exchange-links")
@@ -227,7 +230,7 @@ class Links:
             peer.received += 1
             key = event.key
             box = self._by_uid.get(key.dest.int)
-            if box is not None and not box.ended:
+            if box is not None and not box.ended and self._owns(box):
                 self._receiver.direct(box, key, event.seq, list(event.segments))
             return
         match event:
@@ -249,6 +252,16 @@ class Links:
             case Told(data):
                 self._told(peer, data)
 
+    def _owns(self, box: BoundMailbox) -> bool:
+        """Return whether a box may take what comes; if that is not known, send it away.
+
+        Its senders go by the queue then, where a former owner gets nothing.
+        """
+        certain = self._certain()
+        if not certain:
+            box.detach()
+        return certain
+
     def _line(self, peer: Peer, key: ChannelKey) -> Line | None:
         """Return the line of a channel, if it goes by this peer now."""
         line = self._lines.get(key)
@@ -259,7 +272,7 @@ class Links:
         # Whoever sends from there can be answered there, if that is not a former owner.
         self._where[key.src] = peer.process
         box = self._by_uid.get(key.dest.int)
-        if box is None or box.ended:
+        if box is None or box.ended or not self._owns(box):
             peer.session.refuse(channel, Reason.NOT_HERE)
             return
         name = stream_of(key)

@@ -31,9 +31,9 @@ BARRIER_TIMEOUT = 1.0
 queued behind them: those may be lost."""
 SLOW = 2.0
 """Seconds for which nothing waits like that again: the consumer does not keep up."""
-UNREACHABLE_TIMEOUT = 24.0
+UNREACHABLE_TIMEOUT = 21.0
 """Seconds that messages wait for a way while the server is away, too. With the six that
-it takes to notice a silent peer, that makes 30."""
+it takes to notice a silent peer, and three for a silent server, that makes 30."""
 
 
 @dataclass(slots=True, eq=False)

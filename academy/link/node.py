@@ -172,13 +172,14 @@ class Node:
             OSError: None could be connected to.
         """
         attempts: set[asyncio.Task[None]] = set()
+        rivals: set[_Dialled] = set()
         errors: list[BaseException] = []
         waiting = list(endpoints)
         try:
             while waiting or attempts:
                 if waiting:
                     endpoint = waiting.pop(0)
-                    attempt = self._try(peer, endpoint)
+                    attempt = self._try(peer, endpoint, rivals)
                     attempts.add(self._loop.create_task(attempt))
                 done, attempts = await asyncio.wait(
                     attempts,
@@ -198,11 +199,12 @@ class Node:
         kind = ConnectionRefusedError if refused else OSError
         raise kind("; ".join(map(str, errors)) or "it has no address")
 
-    async def _try(self, peer: Peer, endpoint: Endpoint) -> None:
+    async def _try(self, peer: Peer, endpoint: Endpoint, rivals: set[_Dialled]) -> None:
         """Connect to one address and wait until both sides have proved themselves."""
         protocol = self._protocol(Role.CLIENT, expected=peer.process)
-        proved: asyncio.Future[None] = self._loop.create_future()
-        connection = _Dialled(protocol, self, endpoint.kind, proved)
+        proved: asyncio.Future[str | None] = self._loop.create_future()
+        connection = _Dialled(protocol, self, endpoint.kind, proved, rivals)
+        rivals.add(connection)
         self._connections[connection] = None
         try:
             if endpoint.path is not None:
@@ -213,7 +215,9 @@ class Node:
                 await self._loop.create_connection(
                     lambda: connection, endpoint.host, endpoint.port
                 )
-            await proved
+            reason = await proved
+            if reason is not None:
+                raise OSError(reason)
         except BaseException:
             # One that has proved itself in the same moment is a link by now.
             if self._connections.get(connection) is None:
@@ -341,27 +345,32 @@ class Node:
 
 
 class _Dialled(Connection):
-    """A connection that this side makes; tells when it is proved."""
+    """A connection that this side makes; tells when it is proved, or why it is not."""
 
     def __init__(
         self,
         protocol: LinkProtocol,
         owner: Node,
         kind: str,
-        proved: asyncio.Future[None],
+        proved: asyncio.Future[str | None],
+        rivals: set[_Dialled],
     ) -> None:
         super().__init__(protocol, owner, kind, dialled=True)
         self._proved = proved
-        self._node = owner
+        self._rivals = rivals
 
     def _tell_open(self, peer: bytes) -> None:
         if not self._proved.done():
             self._proved.set_result(None)
+        # At once: of two that the other side sees proved, it might keep the one that
+        # this side drops.
+        for rival in self._rivals - {self}:
+            rival.abort()
         super()._tell_open(peer)
 
     def _tell_closed(self, cause: Cause, reason: str) -> None:
         if not self._proved.done():
-            self._proved.set_exception(OSError(reason))
+            self._proved.set_result(reason)
         super()._tell_closed(cause, reason)
 
 

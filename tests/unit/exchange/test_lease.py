@@ -13,6 +13,7 @@ from academy.exchange.connection import RedisConnectionInfo
 from academy.exchange.keys import Keys
 from academy.exchange.lease import Lease
 from tests.proxy import Proxy
+from tests.unit.exchange.mail import until
 
 Opened = Callable[..., Awaitable[Lease]]
 
@@ -100,6 +101,55 @@ async def test_a_lease_outlives_a_server_that_is_away(
     await proxy.mend()
     await asyncio.wait_for(lost.wait(), 5)
     assert await raw.exists(keys.lease("p"))
+
+
+async def test_a_process_is_certain_while_it_looks(
+    monkeypatch: pytest.MonkeyPatch, opened: Opened
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(lease_module, "_now", lambda: now)
+    monkeypatch.setattr(lease_module, "RENEWAL", 60.0)
+    lease = await opened()
+    assert lease.certain()
+    now += lease_module.LEASE + 0.1
+    assert not lease.certain()
+    lease.confirm()
+    assert lease.certain()
+
+
+@pytest.mark.parametrize("away", [False, True])
+async def test_a_stopped_process_is_uncertain_until_it_has_looked(
+    monkeypatch: pytest.MonkeyPatch,
+    proxy: Proxy,
+    proxied: RedisConnectionInfo,
+    opened: Opened,
+    away: bool,
+) -> None:
+    """A server that is away has given its mailboxes to nobody."""
+    now = 100.0
+    monkeypatch.setattr(lease_module, "_now", lambda: now)
+    lease = await opened(at=proxied)
+    if away:
+        await proxy.cut()
+    now += lease_module.LEASE + 0.1
+    assert not lease.certain()
+    await until(lease.certain)
+
+
+async def test_a_process_that_lost_its_lease_is_uncertain(
+    monkeypatch: pytest.MonkeyPatch, opened: Opened
+) -> None:
+    """Until its mailboxes have been looked at."""
+    now = 100.0
+    monkeypatch.setattr(lease_module, "_now", lambda: now)
+    lost = asyncio.Event()
+    lease = await opened(lost.set)
+    monkeypatch.setattr(lease_module, "script", lambda name: "return 0")
+    await asyncio.wait_for(lost.wait(), 5)
+    now += lease_module.LEASE + 0.1
+    lost.clear()
+    await asyncio.wait_for(lost.wait(), 5)
+    assert not lease.certain()
 
 
 async def test_a_closed_lease_is_not_renewed(

@@ -194,6 +194,21 @@ async def test_a_newer_owner_gets_what_the_older_had_not_taken(
     assert (await failure(user)).executed == "maybe"
 
 
+async def test_who_may_have_been_taken_over_sends_away_what_comes(
+    new_engine: NewEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It goes by the queue, where only the owner gets it; then directly again."""
+    here, user, there, agent, line = await pair(new_engine)
+    assert there.links is not None
+    monkeypatch.setattr(there.links, "_certain", lambda: False)
+    await send(here, user, agent.uid, 1, 2)
+    await until(lambda: not line.outbox.is_direct)
+    assert await take(agent, 2) == [1, 2]
+    monkeypatch.undo()
+    await asyncio.sleep(links_module.SEEK_PAUSE)
+    await connect(here, user, agent)
+
+
 async def test_a_link_to_a_former_owner_is_left(new_engine: NewEngine) -> None:
     here, user, _, agent, line = await pair(new_engine)
     third = await new_engine(direct=True)
