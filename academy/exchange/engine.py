@@ -291,12 +291,12 @@ class Engine:
 
     async def _hear(self) -> None:
         async for news in self._reader.news():
-            for item in news:
+            while news:  # Emptied: nothing is kept until there are others.
                 try:
-                    self._on_news(item)
+                    self._on_news(news.pop(0))
                 except Exception:
                     # Damaged news must not make this process deaf.
-                    logger.exception("News were dropped: %r", item)
+                    logger.exception("News were dropped")
 
     def _on_news(self, news: News) -> None:
         box = self._by_key.get(news.entity)
