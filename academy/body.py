@@ -132,7 +132,8 @@ class Carrier(Body, kw_only=True):
     packed: list[Segment] | None = None
 
     def __post_init__(self) -> None:
-        self.serialization = SerializationStrategy(self.serialization)
+        if type(self.serialization) is not SerializationStrategy:
+            self.serialization = SerializationStrategy(self.serialization)
 
     def segments(self) -> list[Segment]:
         """Return what the body carries, serialized.
@@ -185,9 +186,12 @@ class ActionRequest(Carrier, kw_only=True):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("result_serialization", "exception_serialization"):
-            if (strategy := getattr(self, name)) is not None:
-                setattr(self, name, SerializationStrategy(strategy))
+        if self.result_serialization is not None:
+            self.result_serialization = SerializationStrategy(self.result_serialization)
+        if self.exception_serialization is not None:
+            self.exception_serialization = SerializationStrategy(
+                self.exception_serialization
+            )
 
     @property
     def arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:

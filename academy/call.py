@@ -76,6 +76,8 @@ class Call:
             Exception: What `check` or sending raised.
         """
         if timeout is None:
+            if check is None and not retry:
+                return await self._attempt()
             return await self._run(retry, check)
         self._deadline = asyncio.get_running_loop().time() + timeout
         try:

@@ -38,6 +38,7 @@ from academy.header import (
     check_version,
     decode_head,
     encode_head,
+    new_tag,
 )
 from academy.identifier import EntityId
 from academy.serialize import Segment, join, split
@@ -144,7 +145,7 @@ class Message(Value, Struct, Generic[BodyT], kw_only=True, eq=False):
         header = Header(
             src=src,
             dest=dest,
-            tag=tag or uuid.uuid4(),
+            tag=tag or new_tag(),
             label=label,
             kind=kind,
             deadline=deadline,

@@ -107,6 +107,7 @@ class Handle(Generic[AgentT_co]):
         self._options = DEFAULT_OPTIONS
         self._agent_class = agent_class
         self._idempotent: frozenset[str] = frozenset()
+        self._sent_again: dict[str, bool] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         # Clients live in one process; the copy finds one in its own context. The
@@ -118,6 +119,7 @@ class Handle(Generic[AgentT_co]):
             "_status_watch": None,
             "_agent_class": None,
             "_idempotent": self._idempotent_actions(),
+            "_sent_again": {},
         }
         state.pop("__orig_class__", None)
         return state
@@ -335,7 +337,11 @@ class Handle(Generic[AgentT_co]):
         chosen = self._options.retry
         if chosen is not None:
             return chosen
-        return action in self._idempotent or is_idempotent(self._class(), action)
+        known = self._sent_again.get(action)
+        if known is None:
+            known = action in self._idempotent or is_idempotent(self._class(), action)
+            self._sent_again[action] = known
+        return known
 
     def _class(self) -> Any:
         """Return the class of the agent, as far as it is known here."""

@@ -275,7 +275,7 @@ class Auditor:
         for awaited in requests:
             tag = awaited.header.tag
             stream = box.open_outlet(target.uid, awaited.lane).stream.name
-            if tag in target.ledger.open or tag in waiting:
+            if tag.int in target.ledger.open or tag in waiting:
                 awaited.strikes = 0
             elif target.received.former(stream, awaited.seq):
                 self._suspect(box, awaited, Verdict.PEER_LOST)
@@ -308,7 +308,7 @@ class Auditor:
     def _suspect(self, box: BoundMailbox, awaited: Awaited, verdict: Verdict) -> None:
         """Count a bad sign; the second one in a row settles the request."""
         header = awaited.header
-        current = box.ledger.awaited.get(header.tag)
+        current = box.ledger.awaited.get(header.tag.int)
         if current is not awaited or box.has_answer(header.tag):
             return
         awaited.strikes += 1
@@ -372,7 +372,7 @@ class Auditor:
         known = [
             t.bytes
             for t in tags
-            if t in box.ledger.open or t in waiting or t.bytes in answering
+            if t.int in box.ledger.open or t in waiting or t.bytes in answering
         ]
         s = box.ledger.stats(len(box.inbox))
         counts = (s.incoming, s.outgoing, s.completed, s.in_progress, s.queued)

@@ -120,7 +120,8 @@ class ExchangeClient(Registry[ExchangeTransportT], abc.ABC):
                 or was fenced, before or while waiting; or it does not listen, or
                 belongs to another event loop.
         """
-        self._check_open()
+        if self._ended is not None:
+            raise self._ended
         self._check_listening()
         answer = self._pending.add(message)
         try:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeAlias
 
 from academy.exception import (
     BackpressureTimeout,
@@ -44,6 +44,8 @@ from academy.serialize import Segment, detach
 from academy.task import Tasks
 
 logger = logging.getLogger(__name__)
+
+_Work: TypeAlias = tuple[Line, Message[Any], list[Segment], int]
 
 RECOVERY_TIMEOUT = 5.0
 """Seconds that a sender waits for a destination that a server has forgotten."""
@@ -79,28 +81,33 @@ class Courier:
 
     # Sending
 
-    async def send(
+    def submit(
         self,
         box: BoundMailbox,
         outlet: Outlet,
         message: Message[Any],
         segments: list[Segment],
         size: int,
-    ) -> None:
-        """Accept a message, given also serialized, with the bytes of its segments.
+    ) -> Awaitable[None] | None:
+        """Take a message, given also serialized, with the bytes of its segments.
 
-        When this returns, it is sent or queued.
-
-        Raises:
-            BackpressureTimeout: The destination did not keep up for 30 s; the message
-                was not sent.
-            ExchangeError: As `Queues.accepted`.
+        Returns:
+            What is to be awaited until it is sent or queued; `None` if that is the
+            case. It raises a `BackpressureTimeout` if the destination did not keep up
+            for 30 s, so that the message was not sent, and else as `Queues.accepted`.
         """
         line = outlet.line or self._open(box, outlet)
-        work = (line, message, segments, size)
+        waiting = self._submit(line, message, segments, size)
+        if waiting is None:
+            outlet.stream.known = True
+            return None
+        return self._finish(outlet, (line, message, segments, size), waiting)
+
+    async def _finish(self, outlet: Outlet, work: _Work, waiting: Parcel) -> None:
+        line = work[0]
         try:
             try:
-                await self._pass_on(*work)
+                await self._accepted(line, waiting)
             except (NotRegisteredError, BadEntityIdError) as e:
                 if not outlet.stream.known and isinstance(e, BadEntityIdError):
                     raise
@@ -109,7 +116,7 @@ class Courier:
                 async with outlet.closed_gate():
                     await self._recover(*work, give_up, e)
         except ExchangeError:
-            box.ledger.forget(message.tag)
+            line.box.ledger.forget(work[1].tag)
             raise
         outlet.stream.known = True
 
@@ -127,18 +134,13 @@ class Courier:
             self._restore()
             await asyncio.sleep(RECOVERY_PAUSE)
             try:
-                await self._pass_on(line, message, segments, size)
+                waiting = self._submit(line, message, segments, size)
+                if waiting is not None:
+                    await self._accepted(line, waiting)
                 return
             except (NotRegisteredError, BadEntityIdError) as e:
                 error = e
         raise error
-
-    async def _pass_on(
-        self, line: Line, message: Message[Any], segments: list[Segment], size: int
-    ) -> None:
-        waiting = self._submit(line, message, segments, size)
-        if waiting is not None:
-            await self._accepted(line, waiting)
 
     def _submit(
         self, line: Line, message: Message[Any], segments: list[Segment], size: int
@@ -157,13 +159,12 @@ class Courier:
             now,
             size,
         )
-        line.empty.clear()
         parcel.note = note = Note(header)
         line.box.ledger.sending(
             header, since=now, lane=line.key.lane, seq=parcel.seq, parcel=parcel
         )
-        if len(effects) == 1 and type(effects[0]) is SendDirect and not parcel.fresh:
-            self._run(line, effects)
+        if not parcel.fresh and len(effects) == 1:
+            self._send_direct(line, parcel)
             return None
         note.accepted = self._loop.create_future()
         self._run(line, effects)
@@ -308,12 +309,9 @@ class Courier:
             self.drop(line)
 
     async def _drained(self, lines: list[Line], timeout: float) -> None:
-        busy = [line for line in lines if len(line.outbox)]
-        waits = [self._loop.create_task(line.empty.wait()) for line in busy]
+        waits = [line.drained() for line in lines if len(line.outbox)]
         if waits:
-            _, late = await asyncio.wait(waits, timeout=timeout)
-            for wait in late:
-                wait.cancel()
+            await asyncio.wait(waits, timeout=timeout)
 
     async def close(self) -> None:
         """Give up all lines."""
@@ -335,8 +333,9 @@ class Courier:
                     detail = "neither the process nor the Redis server answers"
                     error = PeerUnreachableError(line.dest, executed, detail)
                     self._failed(line, parcel, error)
-        if not len(line.outbox):
-            line.empty.set()
+        if line.waits is not None and not len(line.outbox):
+            line.waits.set_result(None)
+            line.waits = None
         due = line.outbox.next_timer()
         if due is not None and line.timer is None:
             line.timer = self._loop.call_at(due, self._fire, line)
@@ -393,7 +392,7 @@ class Courier:
             # Its owner knows better, and is about to say; if not, the audit settles it.
             return
         header = parcel.note.header
-        awaited = line.box.ledger.awaited.get(header.tag)
+        awaited = line.box.ledger.awaited.get(header.tag.int)
         if awaited is None or awaited.parcel is not parcel:
             logger.debug("A message to %s was lost: %s", line.dest, error)
             return

@@ -42,8 +42,9 @@ class Ledger:
     """
 
     def __init__(self) -> None:
-        self.open: dict[uuid.UUID, Header] = {}
-        self.awaited: dict[uuid.UUID, Awaited] = {}
+        # By their tags, as numbers: those are hashed faster than UUIDs.
+        self.open: dict[int, Header] = {}
+        self.awaited: dict[int, Awaited] = {}
         self.incoming = 0
         self.outgoing = 0
         self.completed = 0
@@ -56,14 +57,15 @@ class Ledger:
             duplicate, late or stray response is of none, nor is one that is not from
             whom the request was for, or has another label.
         """
+        tag = header.tag.int
         if header.kind == "response":
-            awaited = self.awaited.get(header.tag)
+            awaited = self.awaited.get(tag)
             if awaited is None or not _answers(header, awaited.header):
                 return False
-            del self.awaited[header.tag]
+            del self.awaited[tag]
             return True
         self.incoming += 1
-        self.open[header.tag] = header
+        self.open[tag] = header
         return True
 
     def sending(
@@ -78,13 +80,13 @@ class Ledger:
         """Enter a message that is about to be sent from here."""
         if header.kind == "request":
             self.outgoing += 1
-            self.awaited[header.tag] = Awaited(header, since, lane, seq, parcel)
-        elif self.open.pop(header.tag, None) is not None:
+            self.awaited[header.tag.int] = Awaited(header, since, lane, seq, parcel)
+        elif self.open.pop(header.tag.int, None) is not None:
             self.completed += 1
 
     def forget(self, tag: uuid.UUID) -> None:
         """Note that nobody waits for the answer to a request any more."""
-        self.awaited.pop(tag, None)
+        self.awaited.pop(tag.int, None)
 
     def awaiting(self, uid: EntityId) -> list[Awaited]:
         """Return the requests to an entity whose answers have not come."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypeVar
 
 from academy.exchange.bound import BoundMailbox
@@ -46,7 +46,7 @@ class Line:
         peer: The peer with which the channel is open, or being opened.
         known: Newest incarnation of the destination that was heard of.
         timer: Next look at the outbox.
-        empty: Set while nothing is on the way.
+        waits: Resolved when nothing is on the way any more; `None` if nobody waits.
     """
 
     box: BoundMailbox
@@ -57,7 +57,13 @@ class Line:
     peer: Peer | None = None
     known: int = 0
     timer: asyncio.TimerHandle | None = None
-    empty: asyncio.Event = field(default_factory=asyncio.Event)
+    waits: asyncio.Future[None] | None = None
+
+    def drained(self) -> asyncio.Future[None]:
+        """Return what is resolved when nothing is on the way any more."""
+        if self.waits is None:
+            self.waits = asyncio.get_running_loop().create_future()
+        return self.waits
 
     def passed_on(self, parcel: Parcel) -> None:
         """Tell the sender of a parcel, if it waits, that it is on its way."""

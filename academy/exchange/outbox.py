@@ -184,6 +184,9 @@ class Outbox:
         if size is None:
             size = sum(map(len, segments))
         parcel = Parcel(self.stream.next(), kind, tag, segments, size, now)
+        if self.is_direct and not self._held and self._has_room(parcel):
+            self._wait(None)
+            return parcel, [self._send(parcel)]
         self._held.append(parcel)
         return parcel, self._pump(now)
 
@@ -326,10 +329,7 @@ class Outbox:
                 continue
             if blocked or not self._has_room(parcel):
                 break
-            parcel.inc = self._inc
-            parcel.fresh = False
-            self._note_sent(self._held.popleft())
-            effects.append(SendDirect(parcel))
+            effects.append(self._send(self._held.popleft()))
         if not (blocked and self._held):
             self._wait(None)
         elif self._wait_until is None:
@@ -370,6 +370,12 @@ class Outbox:
         self._held.extendleft(p for p in reversed(self._sent) if p.kept)
         self._sent.clear()
         self._sent_bytes = 0
+
+    def _send(self, parcel: Parcel) -> SendDirect:
+        parcel.inc = self._inc
+        parcel.fresh = False
+        self._note_sent(parcel)
+        return SendDirect(parcel)
 
     def _note_sent(self, parcel: Parcel) -> None:
         self._sent.append(parcel)

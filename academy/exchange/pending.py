@@ -18,7 +18,7 @@ class Pending:
     """Requests that wait, by their tags. Belongs to one event loop."""
 
     def __init__(self) -> None:
-        self._waiting: dict[uuid.UUID, tuple[EntityId, Answer]] = {}
+        self._waiting: dict[int, tuple[Message[Any], Answer]] = {}
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -29,32 +29,33 @@ class Pending:
         Raises:
             ExchangeError: A request with that tag waits already.
         """
-        if request.tag in self._waiting:
+        tag = request.header.tag.int
+        if tag in self._waiting:
             raise ExchangeError(
                 f"A request to {request.dest} with the tag {request.tag} waits for "
                 "its response already. Make a new message for each request."
             )
         answer: Answer = asyncio.get_running_loop().create_future()
-        self._waiting[request.tag] = request.dest, answer
+        self._waiting[tag] = request, answer
         return answer
 
     def remove(self, tag: uuid.UUID) -> None:
         """Forget a request: a response that comes later is dropped."""
-        _, answer = self._waiting.pop(tag)
+        _, answer = self._waiting.pop(tag.int)
         # Also keeps asyncio from complaining of an error that nobody looked at.
         answer.cancel()
 
     def resolve(self, response: Message[Any]) -> None:
         """Hand out a response. One that nobody waits for (any more) is dropped."""
-        _, answer = self._waiting.get(response.tag, (None, None))
-        if answer is not None and not answer.done():
-            answer.set_result(response)
+        waiting = self._waiting.get(response.header.tag.int)
+        if waiting is not None and not waiting[1].done():
+            waiting[1].set_result(response)
 
     def fail(self, error: Exception, uid: EntityId | None = None) -> list[uuid.UUID]:
         """Fail the requests to an entity, or all, and return their tags."""
         failed = []
-        for tag, (dest, answer) in self._waiting.items():
-            if uid in (None, dest) and not answer.done():
+        for request, answer in self._waiting.values():
+            if uid in (None, request.dest) and not answer.done():
                 answer.set_exception(error)
-                failed.append(tag)
+                failed.append(request.tag)
         return failed

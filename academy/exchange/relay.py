@@ -119,7 +119,9 @@ class RelayTransport(ExchangeTransportMixin, NoPickleMixin):
             MailboxFullError: The destination's queue is full.
             PeerUnreachableError: The server was away for 30 seconds.
         """
-        await self.engine.router.send(self._bound(), message)
+        work = self.engine.router.submit(self._bound(), message)
+        if work is not None:
+            await work
 
     async def _recv(self, timeout: float | None = None) -> Message[Any]:
         return await self._bound().recv(timeout)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from typing import Any
 
 from academy.exception import (
@@ -77,8 +77,14 @@ class Router:
         self._senders: dict[uuid.UUID, set[BoundMailbox]] = {}
         self._tasks = Tasks("exchange-responses")
 
-    async def send(self, box: BoundMailbox, message: Message[Any]) -> None:
-        """Accept a message of a bound mailbox.
+    def submit(
+        self, box: BoundMailbox, message: Message[Any]
+    ) -> Awaitable[None] | None:
+        """Take a message of a bound mailbox.
+
+        Returns:
+            What is to be awaited until the message is accepted, with the same errors;
+            `None` if that is the case already.
 
         Raises:
             ForbiddenError: The message is in somebody else's name.
@@ -89,31 +95,32 @@ class Router:
             MailboxFullError: The queue of the destination is full.
             PeerUnreachableError: The server was away for too long.
         """
+        dest = message.header.dest
         self._check_sender(box, message)
         segments = encode(message)
         size = sum(map(len, segments))
         if size > MESSAGE_LIMIT:
             raise MessageTooLargeError(size, MESSAGE_LIMIT)
         lane = lane_of(message)
-        outlet = box.outlet(message.dest, lane) or self._open(box, message.dest, lane)
-        target = self._boxes.get(message.dest.uid.int)
+        outlet = box.outlet(dest, lane) or self._open(box, dest, lane)
         gate = outlet.gate
         if gate is None or not gate.locked():
+            target = self._boxes.get(dest.uid.int)
             if target is None:
-                await self._send_away(box, outlet, message, segments, size)
-                return
+                work = self.courier.submit(box, outlet, message, segments, size)
+                return None if work is None else self._sent_away(dest, work)
             if target.has(outlet.stream):
                 self._deliver(box, target, outlet.stream, message, segments, lane)
-                return
-        async with outlet.closed_gate():
-            target = await self._caught_up(message.dest, outlet.stream)
-            box.check_open()
-            if target is not None:
-                self._deliver(box, target, outlet.stream, message, segments, lane)
-                return
-        await self._send_away(box, outlet, message, segments, size)
+                return None
+        return self._send_in_turn(box, outlet, message, segments, size)
 
-    async def _send_away(
+    async def send(self, box: BoundMailbox, message: Message[Any]) -> None:
+        """Take a message of a bound mailbox, and wait until it is accepted."""
+        work = self.submit(box, message)
+        if work is not None:
+            await work
+
+    async def _send_in_turn(
         self,
         box: BoundMailbox,
         outlet: Outlet,
@@ -121,11 +128,24 @@ class Router:
         segments: list[Segment],
         size: int,
     ) -> None:
+        """Send a message behind those that wait for the way to become clear."""
+        async with outlet.closed_gate():
+            target = await self._caught_up(message.dest, outlet.stream)
+            box.check_open()
+            if target is not None:
+                lane = outlet.stream.lane
+                self._deliver(box, target, outlet.stream, message, segments, lane)
+                return
+        work = self.courier.submit(box, outlet, message, segments, size)
+        if work is not None:
+            await self._sent_away(message.dest, work)
+
+    async def _sent_away(self, dest: EntityId, work: Awaitable[None]) -> None:
         try:
-            await self.courier.send(box, outlet, message, segments, size)
+            await work
         except MailboxTerminatedError as e:
-            if e.uid.uid == message.dest.uid:
-                self.forget_dest(message.dest.uid)
+            if e.uid.uid == dest.uid:
+                self.forget_dest(dest.uid)
             raise
 
     def _open(self, box: BoundMailbox, dest: EntityId, lane: int) -> Outlet:
@@ -196,7 +216,7 @@ class Router:
         await self._tasks.cancel()
 
     def _check_sender(self, box: BoundMailbox, message: Message[Any]) -> None:
-        if message.src.uid.int != box.uid.uid.int:
+        if message.header.src.uid.int != box.uid.uid.int:
             raise ForbiddenError(
                 f"The transport of {box.uid} cannot send in the name of {message.src}."
             )

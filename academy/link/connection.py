@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Sequence
 from typing import Any, Protocol, cast
 
 from academy.link.frame import Buffer, Frame
 from academy.link.protocol import (
     Cause,
+    Event,
     FrameReceived,
     LinkClosed,
     LinkOpen,
@@ -31,12 +33,8 @@ class Owner(Protocol):
         """Both sides have proved themselves."""
         ...
 
-    def frame_received(self, connection: Connection, frame: Frame) -> None:
-        """The peer has sent a frame."""
-        ...
-
-    def batch_received(self, connection: Connection) -> None:
-        """All frames that came in one go have been handed over."""
+    def frames_received(self, connection: Connection, frames: Sequence[Frame]) -> None:
+        """The peer has sent frames, which have come in one go."""
         ...
 
     def suspected(self, connection: Connection, suspected: bool) -> None:
@@ -127,8 +125,7 @@ class Connection(asyncio.Protocol):
 
     def send(self, frames: list[Frame]) -> None:
         """Send frames, in one write."""
-        for frame in frames:
-            self._protocol.send(frame)
+        self._protocol.send(*frames)
         self._write()
 
     def fail(self, reason: str) -> None:
@@ -151,23 +148,29 @@ class Connection(asyncio.Protocol):
     def _settle(self) -> None:
         """Pass on what the state machine has to say, and set its timer."""
         self._write()
-        received = False
+        frames: list[Frame] = []
         for event in self._protocol.events_received():
-            match event:
-                case FrameReceived(frame):
-                    received = True
-                    self._owner.frame_received(self, frame)
-                case LinkOpen(peer):
-                    self._tell_open(peer)
-                case Suspected():
-                    self._owner.suspected(self, True)
-                case Trusted():
-                    self._owner.suspected(self, False)
-                case LinkClosed(cause, reason):
-                    self._end(cause, reason)
-        if received:
-            self._owner.batch_received(self)
+            if type(event) is FrameReceived:
+                frames.append(event.frame)
+                continue
+            if frames:
+                self._owner.frames_received(self, frames)
+                frames = []
+            self._tell(event)
+        if frames:
+            self._owner.frames_received(self, frames)
         self._set_timer()
+
+    def _tell(self, event: Event) -> None:
+        match event:
+            case LinkOpen(peer):
+                self._tell_open(peer)
+            case Suspected():
+                self._owner.suspected(self, True)
+            case Trusted():
+                self._owner.suspected(self, False)
+            case LinkClosed(cause, reason):
+                self._end(cause, reason)
 
     def _end(self, cause: Cause, reason: str) -> None:
         if self._transport is not None:
@@ -189,6 +192,9 @@ class Connection(asyncio.Protocol):
         if not pieces or self._transport is None or self._transport.is_closing():
             return
         # Not `writelines`: in CPython 3.12.0-3.13.1 it never pauses the writer.
+        if sum(map(len, pieces)) < COPY_BELOW:
+            self._transport.write(b"".join(pieces))
+            return
         small: list[Buffer] = []
         for piece in pieces:
             if len(piece) < COPY_BELOW:

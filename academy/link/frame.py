@@ -30,6 +30,7 @@ _DATA = struct.Struct("!IQH")
 _PART = struct.Struct("!IQB")
 _ACK = struct.Struct("!IQ")
 _CHANNEL = struct.Struct("!I")
+_SINGLE_ACK = struct.Struct("!IBIQ")
 # By number of segments: a frame's head with the lengths of its segments, and these.
 _DATA_HEADS = [struct.Struct(f"!IBIQH{n}I") for n in range(16)]
 _LENGTHS = [struct.Struct(f"!{n}I") for n in range(16)]
@@ -216,6 +217,12 @@ def _encode_open(frame: Open) -> list[Buffer]:
     )
 
 
+def _encode_ack(frame: Ack) -> list[Buffer]:
+    if len(frame.marks) == 1:
+        return [_SINGLE_ACK.pack(1 + _ACK.size, Ack.type, *frame.marks[0])]
+    return _framed(Ack.type, b"".join([_ACK.pack(*mark) for mark in frame.marks]))
+
+
 def _framed(kind: int, fields: bytes) -> list[Buffer]:
     return [_HEAD.pack(1 + len(fields), kind) + fields]
 
@@ -236,7 +243,7 @@ _ENCODERS: dict[int, Callable[[Any], list[Buffer]]] = {
     Refused.type: _fields(_REFUSED),
     Data.type: _encode_data,
     Part.type: _encode_part,
-    Ack.type: lambda f: _framed(f.type, b"".join([_ACK.pack(*m) for m in f.marks])),
+    Ack.type: _encode_ack,
     Ping.type: lambda f: _framed(f.type, b""),
     Pong.type: lambda f: _framed(f.type, b""),
     Control.type: lambda f: [_HEAD.pack(1 + len(f.data), f.type), f.data],
@@ -291,7 +298,7 @@ def _parse_part(data: bytes, start: int, end: int) -> Frame:
 
 def _parse_ack(data: bytes, start: int, end: int) -> Frame:
     marks = tuple(_ACK.iter_unpack(memoryview(data)[start:end]))
-    if any(seq > LARGEST_NUMBER for _, seq in marks):
+    if max([seq for _, seq in marks], default=0) > LARGEST_NUMBER:
         raise ValueError("a number out of range")
     return Ack(marks)
 

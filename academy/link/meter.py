@@ -6,6 +6,8 @@ import math
 
 MEMORY = 3.0
 """Seconds after which a message counts for a third of what it did."""
+GRAIN = 0.1
+"""Seconds between two readings that are enough for it."""
 YOUNG = 1.0
 """Seconds of age below which a meter claims no more than it has seen."""
 
@@ -21,12 +23,15 @@ class Meter:
         self._began = self._at = now
         self._count = 0
         self._recent = 0.0
+        self.due = now
+        """When the next reading makes a difference."""
 
     def read(self, count: int, now: float) -> None:
         """Note what the count is now."""
         self._recent *= math.exp((self._at - now) / MEMORY)
         self._recent += count - self._count
         self._count, self._at = count, now
+        self.due = now + GRAIN
 
     def rate(self, now: float) -> float:
         """Return how much the count has grown per second, over the last seconds."""

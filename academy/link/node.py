@@ -270,17 +270,11 @@ class Node:
         dialler = self.process if connection.dialled else process
         return dialler == min(self.process, process)
 
-    def frame_received(self, connection: Connection, frame: Frame) -> None:
-        """Pass a frame to the session of its peer."""
+    def frames_received(self, connection: Connection, frames: Sequence[Frame]) -> None:
+        """Pass the frames of one read to the session of their peer."""
         peer = self._connections.get(connection)
         if peer is not None:
-            peer.receive(frame)
-
-    def batch_received(self, connection: Connection) -> None:
-        """Write what the frames of one read have caused."""
-        peer = self._connections.get(connection)
-        if peer is not None:
-            peer.batch_received()
+            peer.receive(frames)
 
     def suspected(self, connection: Connection, suspected: bool) -> None:
         """Stop or start to use a link whose peer is silent, or is heard again."""

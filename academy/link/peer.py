@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from academy.link.config import LinkConfig
 from academy.link.connection import Connection
@@ -96,34 +96,30 @@ class Peer:
             self._timer.cancel()
             self._timer = None
 
-    def receive(self, frame: Frame) -> None:
-        """Take a frame of the connection."""
+    def receive(self, frames: Sequence[Frame]) -> None:
+        """Take the frames of one read."""
         self.last_used = self._loop.time()
+        error: RemoteProtocolError | None = None
         try:
-            self.session.receive(frame)
+            for frame in frames:
+                self.session.receive(frame)
         except RemoteProtocolError as e:
-            self.dispatch()
-            if self.connection is not None:
-                self.connection.fail(str(e))
-            return
-        self.dispatch()
-
-    def batch_received(self) -> None:
-        """Note that all frames of one read have been handed over."""
-        self._prompt = True
-        self.flush_soon()
-
-    def dispatch(self) -> None:
-        """Pass on what the session has to say."""
+            error = e
         for event in self.session.events_received():
             self._on_event(self, event)
+        if error is None:
+            self._prompt = True
+            self.flush_soon()
+        elif self.connection is not None:
+            self.connection.fail(str(error))
 
     def taken(self, channel: int, seq: int) -> None:
         """Confirm what the consumer of a channel has taken; soon, not at once."""
-        self.session.taken(channel, seq, self._loop.time())
-        # Much is confirmed at once: the sender may wait for just that.
-        self.flush_soon()
-        self._set_timer()
+        if self.session.taken(channel, seq, self._loop.time()):
+            # Much is confirmed at once: the sender may wait for just that.
+            self.flush_soon()
+        if self._timer is None:
+            self._set_timer()
 
     def flush_soon(self) -> None:
         """Write what the session has to send.
@@ -154,7 +150,8 @@ class Peer:
         frames = self.session.frames_to_send(budget)
         if frames:
             self.last_used = self._loop.time()
-            self._meter.read(self.sent + self.received, self.last_used)
+            if self.last_used >= self._meter.due:
+                self._meter.read(self.sent + self.received, self.last_used)
             connection.send(frames)
         if self.session.has_parts and not connection.paused:
             self.flush_soon()

@@ -183,10 +183,11 @@ class LinkProtocol:
         if self.state is not State.CLOSED:
             self._end(Cause.LOST, "the connection was lost")
 
-    def send(self, frame: Frame) -> None:
-        """Send a frame. On a connection that is not open it is dropped."""
+    def send(self, *frames: Frame) -> None:
+        """Send frames. On a connection that is not open they are dropped."""
         if self.state is State.OPEN:
-            self._out += encode(frame)
+            for frame in frames:
+                self._out += encode(frame)
 
     def fail(self, reason: str) -> None:
         """End an open connection, for its frames are not what the session allows.

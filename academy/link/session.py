@@ -78,6 +78,8 @@ class Session:
     def __init__(self, config: LinkConfig) -> None:
         self._config = config
         self._channel = 0
+        mark = ack_size(1) - ack_size(0)
+        self._marks_per_ack = (config.frame_limit - ack_size(0)) // mark
         self._confirmations = Confirmations(
             config.ack_delay, config.ack_messages, config.ack_bytes
         )
@@ -219,8 +221,11 @@ class Session:
             self._forget(incoming)
             self._frames.append(Refused(incoming.number, reason))
 
-    def taken(self, channel: int, seq: int, now: float) -> None:
+    def taken(self, channel: int, seq: int, now: float) -> bool:
         """Note that the consumer has taken a channel's messages up to a number.
+
+        Returns:
+            Whether so much is confirmed that it should be sent now.
 
         Args:
             channel: Number of the channel; nothing happens when it has ended.
@@ -229,17 +234,19 @@ class Session:
         """
         incoming = self._in_channels.get(channel)
         if incoming is None or not incoming.accepted:
-            return
+            return False
         freed = incoming.window.take(seq)
         if freed is None:
-            return
+            return False
         if self._confirmations.add(incoming.number, seq, freed, now):
             self.acknowledge()
+            return True
+        return False
 
     def acknowledge(self) -> None:
         """Confirm now what is to be confirmed."""
         marks = self._confirmations.take()
-        most = (self._config.frame_limit - ack_size(0)) // (ack_size(1) - ack_size(0))
+        most = self._marks_per_ack
         for start in range(0, len(marks), most):
             self._frames.append(Ack(tuple(marks[start : start + most])))
 

@@ -31,7 +31,7 @@ def test_empty(ledger: Ledger) -> None:
 def test_request_is_open_until_answered(ledger: Ledger) -> None:
     header = request()
     assert ledger.took(header)
-    assert list(ledger.open) == [header.tag]
+    assert list(ledger.open) == [header.tag.int]
     assert ledger.stats(3) == AgentStats(incoming=1, in_progress=1, queued=3)
     ledger.sending(header.create_response_header())
     assert not ledger.open

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 import pytest
 
@@ -44,12 +44,9 @@ class Side:
         self.peer = peer
         self._note(connection, "open")
 
-    def frame_received(self, connection: Connection, frame: Frame) -> None:
-        self.frames.append(frame)
-        self._note(connection, "frame")
-
-    def batch_received(self, connection: Connection) -> None:
-        self._note(connection, "batch")
+    def frames_received(self, connection: Connection, frames: Sequence[Frame]) -> None:
+        self.frames += frames
+        self._note(connection, f"{len(frames)} frames")
 
     def suspected(self, connection: Connection, suspected: bool) -> None:
         self._note(connection, "suspected" if suspected else "trusted")
@@ -161,8 +158,8 @@ async def test_round_trip_is_measured(open_line: Open) -> None:
 async def test_frames_of_one_read_are_one_batch(open_line: Open) -> None:
     line = await open_line()
     line.client.connection.send([Control(b"one"), Control(b"two")])
-    await line.until(lambda: "batch" in line.server.told)
-    assert line.server.told == ["open", "frame", "frame", "batch"]
+    await line.until(lambda: len(line.server.told) == 2)
+    assert line.server.told == ["open", "2 frames"]
     assert [bytes(f.data) for f in line.server.frames] == [b"one", b"two"]
 
 
@@ -191,7 +188,7 @@ class TestEnd:
         assert line.server.ends == [
             (Cause.CLOSED_BY_PEER, "the peer closed the connection")
         ]
-        assert line.server.told == ["open", "frame", "closed", "batch"]
+        assert line.server.told == ["open", "1 frames", "closed"]
 
     async def test_nothing_is_sent_afterwards(self, open_line: Open) -> None:
         line = await open_line()

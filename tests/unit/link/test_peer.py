@@ -63,7 +63,7 @@ class Setup:
     def offered(self) -> int:
         """Let the other side open a channel, and accept it."""
         key = channel_key()
-        self.peer.receive(Open(1, key.lane, key.src, key.src_inc, key.dest))
+        self.peer.receive([Open(1, key.lane, key.src, key.src_inc, key.dest)])
         (offer,) = self.events
         assert offer == ChannelOffered(offer.channel, key)
         self.events.clear()
@@ -76,7 +76,7 @@ class Setup:
         """Open a channel to the other side."""
         self.key = channel_key()
         self.peer.session.open(self.key)
-        self.peer.receive(Opened(1, 9, 0))
+        self.peer.receive([Opened(1, 9, 0)])
         self.peer.flush()
         self.wire.writes.clear()
         self.events.clear()
@@ -141,7 +141,7 @@ class TestReceive:
     async def test_events_are_passed_on(self) -> None:
         setup = linked()
         setup.offered()
-        setup.peer.receive(Data(1, 1, [b"text"]))
+        setup.peer.receive([Data(1, 1, [b"text"])])
         (event,) = setup.events
         assert isinstance(event, Received)
         assert plain(event.segments) == [b"text"]
@@ -149,13 +149,13 @@ class TestReceive:
     async def test_use_is_noted(self) -> None:
         setup = linked()
         setup.peer.last_used = 0.0
-        setup.peer.receive(Control(b"text"))
+        setup.peer.receive([Control(b"text")])
         assert setup.peer.last_used > 0.0
         assert setup.events == [Told(b"text")]
 
     async def test_broken_protocol(self) -> None:
         setup = linked()
-        setup.peer.receive(Data(7, 1, [b"text"]))
+        setup.peer.receive([Data(7, 1, [b"text"])])
         assert setup.wire.failed == ["a message on channel 7, not open"]
         assert not setup.events
 
@@ -163,7 +163,7 @@ class TestReceive:
         """The frame was read before the connection was given up."""
         setup = linked()
         setup.peer.detach("it is gone")
-        setup.peer.receive(Data(7, 1, [b"text"]))
+        setup.peer.receive([Data(7, 1, [b"text"])])
         assert not setup.wire.failed
         assert not setup.events
 
@@ -171,7 +171,7 @@ class TestReceive:
         """It is told at once, not when the next connection brings something."""
         setup = linked()
         setup.opened()
-        setup.peer.receive(Ack(((1, 1), (7, 1))))
+        setup.peer.receive([Ack(((1, 1), (7, 1)))])
         assert setup.wire.failed == ["an answer to channel 7, never opened"]
         assert setup.events == [Taken(setup.key, 1)]
 
@@ -191,9 +191,9 @@ class TestFlush:
         """Whether it is there when a read has been handled, or comes later."""
         setup = linked()
         if after:
-            setup.peer.batch_received()
+            setup.peer.receive([])
         setup.peer.session.tell(b"1")
-        setup.peer.flush_soon() if after else setup.peer.batch_received()
+        setup.peer.flush_soon() if after else setup.peer.receive([])
         assert setup.wire.writes == [[Control(b"1")]]
         for text in (b"2", b"3"):
             setup.peer.session.tell(text)
@@ -252,7 +252,7 @@ class TestTaken:
         setup = linked(PROMPT)
         channel = setup.offered()
         for seq in (1, 2):
-            setup.peer.receive(Data(1, seq, [b"text"]))
+            setup.peer.receive([Data(1, seq, [b"text"])])
             setup.peer.taken(channel, seq)
         assert not setup.wire.writes
         await setup.changes.until(lambda: bool(setup.wire.writes))
@@ -261,7 +261,7 @@ class TestTaken:
     async def test_confirmed_with_the_next_frame(self) -> None:
         setup = linked()
         channel = setup.offered()
-        setup.peer.receive(Data(1, 1, [b"text"]))
+        setup.peer.receive([Data(1, 1, [b"text"])])
         setup.peer.taken(channel, 1)
         setup.peer.session.tell(b"answer")
         setup.peer.flush()
@@ -272,7 +272,7 @@ class TestTaken:
         """The sender may wait for just that."""
         setup = linked(LinkConfig(ack_delay=3600.0, ack_bytes=4))
         channel = setup.offered()
-        setup.peer.receive(Data(1, 1, [b"text"]))
+        setup.peer.receive([Data(1, 1, [b"text"])])
         assert not setup.wire.writes
         setup.peer.taken(channel, 1)
         await setup.changes.until(lambda: bool(setup.wire.writes))
@@ -281,7 +281,7 @@ class TestTaken:
     async def test_no_timer_without_a_connection(self) -> None:
         setup = linked(PROMPT)
         channel = setup.offered()
-        setup.peer.receive(Data(1, 1, [b"text"]))
+        setup.peer.receive([Data(1, 1, [b"text"])])
         setup.peer.taken(channel, 1)
         timer = setup.peer._timer
         assert timer is not None
