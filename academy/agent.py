@@ -262,12 +262,18 @@ class Agent:
         Raises:
             AttributeError: The agent has no action of that name.
         """
-        # The mark is looked for on the class, so that a name from elsewhere never
-        # makes a property run.
-        if not is_marked(getattr(type(self), name, None), "action"):
-            self._agent_refuse(name)
+        self._agent_find_action(name)
         method: Action[Any, Any] = getattr(self, name)
         return method
+
+    def _agent_find_action(self, name: str) -> Any:
+        """Return the function of an action; raises as `_agent_require_action`."""
+        # It is looked for on the class, so that a name from elsewhere never makes a
+        # property run.
+        function = getattr(type(self), name, None)
+        if not is_marked(function, "action"):
+            self._agent_refuse(name)
+        return function
 
     def _agent_refuse(self, name: str) -> NoReturn:
         names = marked_names(type(self), "action")
@@ -287,11 +293,10 @@ class Agent:
         kwargs: dict[str, Any],
     ) -> Any:
         """Run an action for somebody and return its result."""
-        method = self._agent_require_action(name)
-        if takes_context(getattr(type(self), name)):
+        if takes_context(self._agent_find_action(name)):
             context = ActionContext(source_id, exchange_client)
             kwargs = {**kwargs, "context": context}
-        return await method(*args, **kwargs)
+        return await getattr(self, name)(*args, **kwargs)
 
 
 def _guard(call: Callable[[], R]) -> R:

@@ -34,6 +34,13 @@ def wanted_strategies(
     return result, request.exception_serialization or result
 
 
+def exception_strategy(request: Any) -> SerializationStrategy:
+    """Return the strategy that any request wants for an exception."""
+    if isinstance(request, ActionRequest):
+        return wanted_strategies(request)[1]
+    return SerializationStrategy.JSON
+
+
 def result_body(result: Any, strategy: SerializationStrategy) -> ActionResponse:
     """Return the response that carries a result, serialized already.
 

@@ -8,7 +8,7 @@ import functools
 import logging
 import uuid
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, TypeAlias
 
@@ -19,6 +19,7 @@ from academy.answer import (
     SUCCESS,
     damage_body,
     error_body,
+    exception_strategy,
     result_body,
     wanted_strategies,
 )
@@ -35,12 +36,13 @@ from academy.message import (
     AcademyErrorResponse,
     ActionRequest,
     CancelRequest,
+    Header,
     Message,
     PingRequest,
     Response,
     ShutdownRequest,
 )
-from academy.serialize import SerializationStrategy, check_allowed
+from academy.serialize import check_allowed
 from academy.task import Tasks
 from academy.trace import continue_trace
 
@@ -61,10 +63,11 @@ Invoke: TypeAlias = Callable[
 
 _Key: TypeAlias = tuple[int, int]
 """Who sent a request, and its tag, as the numbers of their UUIDs."""
+_Admitted: TypeAlias = ActionRequest | PingRequest
 
 
-def _key(message: Message[Any], tag: uuid.UUID | None = None) -> _Key:
-    return message.src.uid.int, (tag or message.tag).int
+def _key(header: Header, tag: uuid.UUID | None = None) -> _Key:
+    return header.src.uid.int, (tag or header.tag).int
 
 
 @dataclass(slots=True, eq=False)
@@ -73,7 +76,7 @@ class _Run:
 
     key: _Key
     message: Message[Any]
-    task: asyncio.Task[None] | None = None
+    task: asyncio.Task[None] = field(init=False)
     abandoned: bool = False
     expired: bool = False
 
@@ -120,6 +123,7 @@ class Dispatcher:
         self._context: contextvars.Context | None = None
         self._kept: dict[_Key, Message[Any]] = {}
         self._running: dict[_Key, _Run] = {}
+        self._unfinished: set[_Run] = set()
         self._cancelled_early: dict[_Key, None] = {}
         self._deadlines: Deadlines[_Key] = Deadlines(self._expire)
         self._unanswered = 0
@@ -140,7 +144,7 @@ class Dispatcher:
         self._context.run(continue_trace, None)
         kept, self._kept = self._kept, {}
         for key, message in kept.items():
-            self._start(key, message)
+            self._start(key, message, message.get_body())
 
     def refuse_with(self, response: AcademyErrorResponse | None) -> None:
         """Refuse requests with this answer; `None` for the usual ones."""
@@ -156,7 +160,7 @@ class Dispatcher:
             self._answer(message, damage_body(e))
             return
         if isinstance(body, (ActionRequest, PingRequest)):
-            self._admit(message)
+            self._admit(message, body)
         elif isinstance(body, CancelRequest):
             self._cancel_for(message, body.target_tag)
         elif isinstance(body, ShutdownRequest):
@@ -190,6 +194,8 @@ class Dispatcher:
             self._answer(run.message, ACTION_CANCELLED)
         if self._client is not None:
             await self._until(lambda: not self._unanswered, ANSWER_GRACE)
+        for run in self._unfinished:
+            self._tasks.hold(run.task, name=run.task.get_name())
         await self._tasks.cancel()
 
     async def _until(self, done: Callable[[], bool], timeout: float | None) -> None:
@@ -209,8 +215,8 @@ class Dispatcher:
         if self._progress is not None:
             self._progress.set()
 
-    def _admit(self, message: Message[Any]) -> None:
-        key = _key(message)
+    def _admit(self, message: Message[Any], body: _Admitted) -> None:
+        key = _key(message.header)
         if key in self._running or key in self._kept:
             # Its answer answers both.
             self._unanswered -= 1
@@ -221,20 +227,20 @@ class Dispatcher:
             del self._cancelled_early[key]
             self._answer(message, ACTION_CANCELLED)
         else:
-            if isinstance(message.get_body(), ActionRequest):
-                self._deadlines.start(key, message.header.deadline)
+            deadline = message.header.deadline
+            if deadline is not None and isinstance(body, ActionRequest):
+                self._deadlines.start(key, deadline)
             if self._context is None:
                 self._kept[key] = message
             else:
-                self._start(key, message)
+                self._start(key, message, body)
 
     def _refuse(self, message: Message[Any]) -> None:
         is_ping = isinstance(message.get_body(), PingRequest)
         refusal = PING_CANCELLED if is_ping else ACTION_CANCELLED
         self._answer(message, self._refusal or refusal)
 
-    def _start(self, key: _Key, message: Message[Any]) -> None:
-        body = message.get_body()
+    def _start(self, key: _Key, message: Message[Any], body: _Admitted) -> None:
         if isinstance(body, PingRequest):
             self._answer(message, SUCCESS)
             return
@@ -244,30 +250,34 @@ class Dispatcher:
         context = self._context.copy()
         if message.header.traceparent is not None:
             context.run(continue_trace, message.header.traceparent)
-        run.task = context.run(
-            self._tasks.spawn, self._run(run, body), name=body.action
+        # Not by `Tasks`, whose callback costs a turn of the event loop per call.
+        self._unfinished.add(run)
+        run.task = asyncio.get_running_loop().create_task(
+            self._run(run, body), name=f"{self._name}/{body.action}", context=context
         )
 
     async def _run(self, run: _Run, request: ActionRequest) -> None:
         body: Response
         try:
-            if self._deadlines.passed(run.key):
-                body = deadline_body(run.message, "no")
-            else:
-                body = await self._respond(run.message, request)
-            if run.expired and body is ACTION_CANCELLED:
-                body = deadline_body(run.message, "maybe")
+            try:
+                if self._deadlines.passed(run.key):
+                    body = deadline_body(run.message, "no")
+                else:
+                    body = await self._respond(run.message, request)
+                if run.expired and body is ACTION_CANCELLED:
+                    body = deadline_body(run.message, "maybe")
+            finally:
+                self._forget(run)
+            if not run.abandoned:
+                await self._send(run.message, body)
         finally:
-            self._forget(run)
-        if not run.abandoned:
-            await self._send(run.message, body)
+            self._unfinished.discard(run)
 
     async def _respond(self, message: Message[Any], request: ActionRequest) -> Response:
         """Run an action and return the answer, whatever happens."""
         for_result, for_exception = wanted_strategies(request)
         try:
-            check_allowed(for_result)
-            check_allowed(for_exception)
+            check_allowed(for_result, for_exception)
             args, kwargs = request.get_args(), request.get_kwargs()
         except Exception as e:
             return error_body(e, for_exception)
@@ -301,7 +311,7 @@ class Dispatcher:
 
     def _cancel_for(self, message: Message[Any], tag: uuid.UUID) -> None:
         """Cancel, for the sender of a cancel request, an action of its own."""
-        key = _key(message, tag)
+        key = _key(message.header, tag)
         run = self._running.get(key)
         kept = self._kept.get(key)
         if run is not None:
@@ -334,12 +344,12 @@ class Dispatcher:
         self._answer(message, deadline_body(message, "no"))
 
     def _cancel(self, run: _Run) -> None:
-        assert run.task is not None
         run.task.add_done_callback(functools.partial(self._ended_cancelled, run))
         run.task.cancel()
 
     def _ended_cancelled(self, run: _Run, task: asyncio.Task[None]) -> None:
         """Answer for an action that was cancelled before its task had begun."""
+        self._unfinished.discard(run)
         if self._running.get(run.key) is run:
             self._forget(run)
             expired = deadline_body(run.message, "no") if run.expired else None
@@ -362,7 +372,7 @@ class Dispatcher:
             try:
                 await self._client.send(message.create_response(body))
             except MessageTooLargeError as e:
-                smaller = error_body(e, _for_exception(message))
+                smaller = error_body(e, exception_strategy(message.get_body()))
                 await self._client.send(message.create_response(smaller))
         except ExchangeError as e:
             logger.info("%s could not answer %s: %s", self._name, message.src, e)
@@ -372,13 +382,6 @@ class Dispatcher:
         finally:
             self._unanswered -= 1
             self._note_progress()
-
-
-def _for_exception(message: Message[Any]) -> SerializationStrategy:
-    body = message.get_body()
-    if isinstance(body, ActionRequest):
-        return wanted_strategies(body)[1]
-    return SerializationStrategy.JSON
 
 
 def _outside(error: Exception) -> TracebackType | None:

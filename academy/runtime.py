@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import contextvars
 import logging
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
@@ -227,12 +227,10 @@ class Runtime(Generic[AgentT], NoPickleMixin):
         """
         return await self._invoke(action, source_id, args, kwargs)
 
-    async def _invoke(
+    def _invoke(
         self, action: str, source_id: EntityId, args: Any, kwargs: Any
-    ) -> Any:
-        return await self.agent._agent_invoke(
-            action, source_id, self._client, args, kwargs
-        )
+    ) -> Coroutine[Any, Any, Any]:
+        return self.agent._agent_invoke(action, source_id, self._client, args, kwargs)
 
     async def _start(self) -> None:
         client = self._client = await self._create_client()

@@ -157,17 +157,20 @@ def json_exception_deserializer(dct: dict[str, Any]) -> Any:
     return dct
 
 
-def check_allowed(strategy: SerializationStrategy) -> None:
-    """Refuse a strategy that this context does not accept.
+def check_allowed(*strategies: SerializationStrategy) -> None:
+    """Refuse strategies that this context does not accept.
 
     Raises:
-        DeserializationMethodProhibitedError: It is not in `allowed_deserializers`.
+        DeserializationMethodProhibitedError: One is not in `allowed_deserializers`.
     """
     allowed = allowed_deserializers.get()
-    if strategy not in allowed:
-        raise DeserializationMethodProhibitedError(
-            strategy.value, tuple(sorted(s.value for s in allowed))
-        )
+    if allowed is ALL_SERIALIZERS:
+        return
+    for strategy in strategies:
+        if strategy not in allowed:
+            raise DeserializationMethodProhibitedError(
+                strategy.value, tuple(sorted(s.value for s in allowed))
+            )
 
 
 @contextlib.contextmanager

@@ -130,9 +130,13 @@ class Tasks:
             RuntimeError: If no event loop runs in this thread.
         """
         task = asyncio.create_task(coro, name=f"{self.name}/{name}")
+        self.hold(task, name=name)
+        return task
+
+    def hold(self, task: asyncio.Task[Any], *, name: str) -> None:
+        """Hold a task that was started otherwise like one's own."""
         self._tasks.add(task)
         task.add_done_callback(functools.partial(self._ended, name))
-        return task
 
     def _ended(self, name: str, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from academy.exception import FencedError, MailboxTerminatedError
@@ -45,7 +45,7 @@ class Delivery(NamedTuple):
     message: Message[Any]
     stream: str = ""
     seq: int = 0
-    segments: list[Segment] = []  # noqa: RUF012 - never changed
+    segments: Sequence[Segment] = ()
     local: bool = False
     stamp: int = 0
 
@@ -265,7 +265,9 @@ class BoundMailbox:
             # Before it is confirmed, or the sender would take it for taken (R6).
             self._on_bounce(self, delivery.message)
         self.received.consumed(delivery.stream, delivery.seq)
-        self.confirm(delivery.stream)
+        channel = self._channels.get(delivery.stream)
+        if channel is not None:
+            channel[0].taken(channel[1], delivery.seq)
         return known
 
     def confirm(self, stream: str) -> None:

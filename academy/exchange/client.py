@@ -98,7 +98,8 @@ class ExchangeClient(Registry[ExchangeTransportT], abc.ABC):
             MailboxTerminatedError: The destination is closed for good.
             ExchangeError: The exchange could not accept it, or the client is closed.
         """
-        self._check_open()
+        if self._ended is not None:
+            raise self._ended
         await self._transport.send(message)
 
     def send_soon(self, message: Message[Any]) -> None:

@@ -20,15 +20,11 @@ class Inbox(Generic[ItemT]):
         self._loop = asyncio.get_running_loop()
         self._items: collections.deque[ItemT] = collections.deque()
         self._arrived = asyncio.Event()
-        self._error: Exception | None = None
+        self.error: Exception | None = None
+        """The error that the inbox was ended with, if it was."""
 
     def __len__(self) -> int:
         return len(self._items)
-
-    @property
-    def error(self) -> Exception | None:
-        """The error that the inbox was ended with, if it was."""
-        return self._error
 
     def items(self) -> list[ItemT]:
         """Return what was not taken yet; it stays."""
@@ -41,8 +37,8 @@ class Inbox(Generic[ItemT]):
 
     def end(self, error: Exception) -> None:
         """Let the consumer, now and later, get this error; the first one stays."""
-        if self._error is None:
-            self._error = error
+        if self.error is None:
+            self.error = error
             self._wake()
 
     def drain(self) -> list[ItemT]:
@@ -63,13 +59,13 @@ class Inbox(Generic[ItemT]):
             Exception: The error that the inbox was ended with.
         """
         async with asyncio.timeout(timeout):
-            while not self._items and self._error is None:
+            while not self._items and self.error is None:
                 self._arrived.clear()
                 # An item may have come from another thread before the clear.
-                if not self._items and self._error is None:
+                if not self._items and self.error is None:
                     await self._arrived.wait()
-        if self._error is not None:
-            raise self._error
+        if self.error is not None:
+            raise self.error
         return self._items.popleft()
 
     def _wake(self) -> None:

@@ -105,4 +105,4 @@ class Ledger:
 
 def _answers(response: Header, request: Header) -> bool:
     same = response.src.uid.int == request.dest.uid.int
-    return same and response.label == request.label
+    return same and (response.label is request.label or response.label == request.label)

@@ -230,8 +230,8 @@ class Links:
             peer.received += 1
             key = event.key
             box = self._by_uid.get(key.dest.int)
-            if box is not None and not box.ended and self._owns(box):
-                self._receiver.direct(box, key, event.seq, list(event.segments))
+            if box is not None and (self._certain() or self._owns(box)):
+                self._receiver.direct(box, key, event.seq, event.segments)
             return
         match event:
             case Taken(key, seq):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from academy.exception import IncompatibleNetworkProtocolError
@@ -73,20 +73,22 @@ class Receiver:
         )
 
     def direct(
-        self, box: BoundMailbox, key: ChannelKey, seq: int, segments: list[Segment]
+        self, box: BoundMailbox, key: ChannelKey, seq: int, segments: Sequence[Segment]
     ) -> None:
-        """Take a message that has come on a channel."""
+        """Take a message that has come on a channel; an ended box takes none."""
+        if box.ended:
+            return
         message = self._decode(box, segments)
         if message is None:
             return
-        src, dest = message.src.uid.int, message.dest.uid.int
-        if src != key.src.int or dest != key.dest.int:
+        header = message.header
+        if header.src.uid.int != key.src.int or header.dest.uid.int != key.dest.int:
             self._queues.refuse(box.uid)
             return
-        self._take(box, Delivery(message, stream_of(key), seq, segments))
+        self._take(box, Delivery(message, stream_of(key), seq, segments, False, 0))
 
     def _decode(
-        self, box: BoundMailbox, segments: list[Segment]
+        self, box: BoundMailbox, segments: Sequence[Segment]
     ) -> Message[Any] | None:
         try:
             return decode(segments)

@@ -105,7 +105,7 @@ class Received:
 
     def offer(self, stream: str, seq: int) -> Offer:
         """Say what a message is; a new one counts as accepted from now on."""
-        if self.former(stream, seq):
+        if self._base and self.former(stream, seq):
             return Offer.FORMER
         if seq <= self._accepted.get(stream, 0):
             return Offer.DUPLICATE
