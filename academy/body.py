@@ -186,12 +186,9 @@ class ActionRequest(Carrier, kw_only=True):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.result_serialization is not None:
-            self.result_serialization = SerializationStrategy(self.result_serialization)
-        if self.exception_serialization is not None:
-            self.exception_serialization = SerializationStrategy(
-                self.exception_serialization
-            )
+        for name in ("result_serialization", "exception_serialization"):
+            if (strategy := getattr(self, name)) is not None:
+                setattr(self, name, SerializationStrategy(strategy))
 
     @property
     def arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -222,6 +219,27 @@ class ActionRequest(Carrier, kw_only=True):
         """Return the keyword arguments; decodes and raises as `get_args` does."""
         self._decode()
         return dict(self.kargs)
+
+    def head(self) -> tuple[Any, ...]:
+        """Return the plain fields, as `Body.head` does."""
+        return (
+            self.action,
+            self.serialization,
+            self.result_serialization,
+            self.exception_serialization,
+        )
+
+    @classmethod
+    def from_head(cls, head: Sequence[Any], segments: list[Segment]) -> Self:
+        """Build a received request, as `Carrier.from_head` does."""
+        action, arguments, result, exception = head
+        return cls(
+            action=action,
+            serialization=arguments,
+            result_serialization=result,
+            exception_serialization=exception,
+            packed=segments,
+        )
 
 
 class PingRequest(Body, kw_only=True):
@@ -263,6 +281,15 @@ class ActionResponse(Carrier, kw_only=True):
     kind = "action-response"
     what = "result"
     plain = ("serialization",)
+
+    def head(self) -> tuple[Any, ...]:
+        """Return the plain fields, as `Body.head` does."""
+        return (self.serialization,)
+
+    @classmethod
+    def from_head(cls, head: Sequence[Any], segments: list[Segment]) -> Self:
+        """Build a received response, as `Carrier.from_head` does."""
+        return cls(serialization=head[0], packed=segments)
 
     def get_result(self) -> Any:
         """Return the result, decoding it once; raises as `ActionRequest.get_args`."""

@@ -162,10 +162,14 @@ class LinkProtocol:
         self._note_life(now)
         try:
             for body, start, end in self._reader.feed(data):
-                if self.state is State.OPEN:
-                    self._receive_frame(parse(body, start, end), now)
-                else:
+                if self.state is not State.OPEN:
                     self._receive_handshake(body[start:end], now)
+                    continue
+                frame = parse(body, start, end)
+                if type(frame) is Data:
+                    self._events.append(FrameReceived(frame))
+                    continue
+                self._receive_frame(frame, now)
                 if self.closed:
                     return
         except HandshakeError as e:
@@ -288,9 +292,7 @@ class LinkProtocol:
             self._measuring_since = now
 
     def _receive_frame(self, frame: Frame, now: float) -> None:
-        if type(frame) is Data:
-            self._events.append(FrameReceived(frame))
-        elif isinstance(frame, Ping):
+        if isinstance(frame, Ping):
             # One answer for all the questions that came together.
             self._owes_pong = True
         elif isinstance(frame, Bye):

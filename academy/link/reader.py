@@ -48,13 +48,16 @@ class FrameReader:
             self._partial.clear()
             yield body, LENGTH.size, len(body)
         size = len(data)
-        while start + LENGTH.size <= size:
-            begin = start + LENGTH.size
-            end = begin + self._length(data, start)
+        begin = start + LENGTH.size
+        while begin <= size:
+            (length,) = LENGTH.unpack_from(data, start)
+            if not 0 < length <= self.limit:
+                raise RemoteProtocolError(_wrong(length, self.limit))
+            end = begin + length
             if end > size:
                 break
             yield data, begin, end
-            start = end
+            start, begin = end, end + LENGTH.size
         self._partial += memoryview(data)[start:]
 
     def _complete(self, data: bytes) -> tuple[int, bool]:
@@ -76,7 +79,9 @@ class FrameReader:
     def _length(self, data: Buffer, start: int) -> int:
         (length,) = LENGTH.unpack_from(data, start)
         if not 0 < length <= self.limit:
-            raise RemoteProtocolError(
-                f"a frame of {length} bytes, where 1 to {self.limit} are allowed"
-            )
+            raise RemoteProtocolError(_wrong(length, self.limit))
         return int(length)
+
+
+def _wrong(length: int, limit: int) -> str:
+    return f"a frame of {length} bytes, where 1 to {limit} are allowed"

@@ -120,7 +120,11 @@ class Session:
                 to be ended with `LinkProtocol.fail`.
         """
         if type(frame) is Data:
-            self._receive_data(frame.channel, frame.seq, frame.segments)
+            incoming = self._in.get(frame.channel)
+            if incoming is None or not incoming.accepted:
+                incoming = self._incoming(frame.channel)
+            if incoming is not None:
+                self._events.append(incoming.receive(frame.seq, frame.segments))
             return
         match frame:
             case Part():
@@ -366,11 +370,6 @@ class Session:
         if len(data) > self._config.chunk:
             raise RemoteProtocolError(f"a control message of {len(data)} bytes")
         self._events.append(Told(data))
-
-    def _receive_data(self, number: int, seq: int, segments: Sequence[Buffer]) -> None:
-        incoming = self._incoming(number)
-        if incoming is not None:
-            self._events.append(incoming.receive(seq, segments))
 
     def _receive_part(self, frame: Part) -> None:
         incoming = self._incoming(frame.channel)
