@@ -212,7 +212,8 @@ class Courier:
     def taken(self, line: Line, seq: int) -> None:
         """Note what the consumer at the end of a channel has taken."""
         _, effects = line.outbox.taken(seq, self._loop.time())
-        self._run(line, effects)
+        if effects or line.waits is not None:
+            self._run(line, effects)
 
     def rejected(self, line: Line) -> None:
         """Note that the incarnation which a channel was open to has ended it."""
@@ -351,7 +352,8 @@ class Courier:
         line.peer.session.send(line.key, parcel.seq, parcel.segments)
         line.peer.sent += 1
         line.peer.flush_soon()
-        line.passed_on(parcel)
+        if parcel.note.accepted is not None:
+            line.passed_on(parcel)
 
     def _append(self, line: Line, parcel: Parcel, stamp: int) -> None:
         if line.key.lane == REPLIES:

@@ -184,8 +184,9 @@ class Outbox:
         if size is None:
             size = sum(map(len, segments))
         parcel = Parcel(self.stream.next(), kind, tag, segments, size, now)
-        if self.is_direct and not self._held and self._has_room(parcel):
-            self._wait(None)
+        if not self._held and self.is_direct and self._has_room(parcel):
+            if self._wait_until is not None:
+                self._wait(None)
             return parcel, [self._send(parcel)]
         self._held.append(parcel)
         return parcel, self._pump(now)
@@ -272,7 +273,8 @@ class Outbox:
             if parcel.kept:
                 self._release(parcel)
                 confirmed.append(parcel)
-        return confirmed, self._pump(now)
+        idle = not self._held and self._wait_until is None
+        return confirmed, [] if idle else self._pump(now)
 
     def appended(self, parcel: Parcel, now: float, *, arrived: bool) -> list[Effect]:
         """Note the end of an `Append`.
@@ -374,7 +376,8 @@ class Outbox:
     def _send(self, parcel: Parcel) -> SendDirect:
         parcel.inc = self._inc
         parcel.fresh = False
-        self._note_sent(parcel)
+        self._sent.append(parcel)
+        self._sent_bytes += parcel.size
         return SendDirect(parcel)
 
     def _note_sent(self, parcel: Parcel) -> None:

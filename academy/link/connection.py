@@ -149,6 +149,7 @@ class Connection(asyncio.Protocol):
         """Pass on what the state machine has to say, and set its timer."""
         self._write()
         frames: list[Frame] = []
+        changed = self._timer is None
         for event in self._protocol.events_received():
             if type(event) is FrameReceived:
                 frames.append(event.frame)
@@ -156,10 +157,13 @@ class Connection(asyncio.Protocol):
             if frames:
                 self._owner.frames_received(self, frames)
                 frames = []
+            changed = True
             self._tell(event)
         if frames:
             self._owner.frames_received(self, frames)
-        self._set_timer()
+        if changed or not frames:
+            # Frames alone only put off what is due.
+            self._set_timer()
 
     def _tell(self, event: Event) -> None:
         match event:

@@ -152,25 +152,20 @@ class PartQueue:
     def __init__(self, size: int, limit: int) -> None:
         self._size = size
         self._limit = limit
-        self._messages: dict[int, collections.deque[_Message]] = {}
+        self.messages: dict[int, collections.deque[_Message]] = {}
+        """By channel, what waits; to look at."""
         self._waiting: collections.OrderedDict[int, None] = collections.OrderedDict()
         self._turns: collections.OrderedDict[int, _Message] = collections.OrderedDict()
         self._begun = 0
-
-    def __bool__(self) -> bool:
-        return bool(self._messages)
-
-    def __contains__(self, channel: int) -> bool:
-        return channel in self._messages
 
     def add(self, channel: int, seq: int, segments: Sequence[Buffer]) -> None:
         """Append a message of a channel."""
         left = sum(map(len, segments)) + _NUMBER.size * (1 + len(segments))
         weight = left + SEGMENT_COST * len(segments)
         message = _Message(seq, weight, cut(segments, self._size), left)
-        queue = self._messages.get(channel)
+        queue = self.messages.get(channel)
         if queue is None:
-            queue = self._messages[channel] = collections.deque()
+            queue = self.messages[channel] = collections.deque()
             self._waiting[channel] = None
         queue.append(message)
 
@@ -192,7 +187,7 @@ class PartQueue:
 
     def drop(self, channel: int) -> None:
         """Forget the messages of a channel."""
-        self._messages.pop(channel, None)
+        self.messages.pop(channel, None)
         self._waiting.pop(channel, None)
         message = self._turns.pop(channel, None)
         if message is not None:
@@ -202,7 +197,7 @@ class PartQueue:
         """Let messages take turns, in the order of their channels' waiting."""
         while self._waiting:
             channel = next(iter(self._waiting))
-            message = self._messages[channel][0]
+            message = self.messages[channel][0]
             if self._begun and self._begun + message.weight > self._limit:
                 break
             del self._waiting[channel]
@@ -211,10 +206,10 @@ class PartQueue:
 
     def _finish(self, channel: int) -> None:
         self._begun -= self._turns.pop(channel).weight
-        queue = self._messages[channel]
+        queue = self.messages[channel]
         queue.popleft()
         if queue:
             self._waiting[channel] = None
         else:
-            del self._messages[channel]
+            del self.messages[channel]
         self._begin()

@@ -176,7 +176,7 @@ class Session:
         if out is None or not out.open:
             raise LocalProtocolError("The channel of a message is not open.")
         weight = weigh(segments)
-        if weight <= self._config.chunk and out.number not in self._parts:
+        if weight <= self._config.chunk and out.number not in self._parts.messages:
             self._frames.append(Data(out.number, seq, segments))
             return
         if weight > self._config.message_limit:
@@ -273,22 +273,22 @@ class Session:
             budget: About how many bytes of large messages may go with them; their
                 parts go in turn, channel by channel.
         """
-        if self._confirmations and (self._frames or self._parts):
+        if self._confirmations.due is not None and self.has_output:
             self.acknowledge()
         frames, self._frames = self._frames, []
-        if self._parts:
+        if self._parts.messages:
             frames += self._parts.take(budget)
         return frames
 
     @property
     def has_output(self) -> bool:
         """Whether there is something to send, acknowledgements aside."""
-        return bool(self._frames or self._parts)
+        return bool(self._frames or self._parts.messages)
 
     @property
     def has_parts(self) -> bool:
         """Whether parts of large messages wait to be sent."""
-        return bool(self._parts)
+        return bool(self._parts.messages)
 
     def events_received(self) -> list[Event]:
         """Return what has happened, once."""

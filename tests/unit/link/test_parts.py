@@ -128,9 +128,9 @@ def test_parts_of_channels_go_in_turn() -> None:
     for channel in (1, 2, 3):
         queue.add(channel, 5, [bytes(22)])
     assert queue
-    assert 2 in queue
+    assert 2 in queue.messages
     assert [p.channel for p in queue.take(10_000)] == [1, 2, 3] * 3
-    assert not queue
+    assert not queue.messages
 
 
 def test_messages_of_a_channel_keep_their_order() -> None:
@@ -141,7 +141,7 @@ def test_messages_of_a_channel_keep_their_order() -> None:
     parts = queue.take(10_000)
     assert messages(parts) == [(1, 5), (2, 1), (1, 5), (1, 6)]
     assert [part.last for part in parts] == [False, True, True, True]
-    assert 1 not in queue
+    assert 1 not in queue.messages
 
 
 def test_the_budget_is_kept_to_the_part() -> None:
@@ -187,7 +187,7 @@ def test_dropping_a_channel_makes_room() -> None:
     queue.drop(1)
     assert {p.channel for p in queue.take(100_000)} == {2}
     queue.drop(2)
-    assert not queue
+    assert not queue.messages
 
 
 def test_dropping_a_channel_that_waits() -> None:
@@ -196,7 +196,7 @@ def test_dropping_a_channel_that_waits() -> None:
         queue.add(channel, 1, [bytes(100)])
     queue.take(10)
     queue.drop(2)
-    assert 2 not in queue
+    assert 2 not in queue.messages
     assert {p.channel for p in queue.take(100_000)} == {1}
 
 
