@@ -185,10 +185,13 @@ class ActionRequest(Carrier, kw_only=True):
     )
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("result_serialization", "exception_serialization"):
-            if (strategy := getattr(self, name)) is not None:
-                setattr(self, name, SerializationStrategy(strategy))
+        if type(self.serialization) is not SerializationStrategy:
+            self.serialization = SerializationStrategy(self.serialization)
+        if self.result_serialization is not None:
+            self.result_serialization = SerializationStrategy(self.result_serialization)
+        if self.exception_serialization is not None:
+            strategy = SerializationStrategy(self.exception_serialization)
+            self.exception_serialization = strategy
 
     @property
     def arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -15,7 +15,7 @@ import json
 import pickle
 import struct
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol, TypeAlias
 
 from academy.exception import (
@@ -103,7 +103,7 @@ class PickleSerializer:
     @classmethod
     def serialize(cls, obj: Any) -> str:
         """Return the object as base64 text."""
-        return base64.b64encode(_pickle(obj, None)).decode()
+        return base64.b64encode(_pickle(obj, in_band=True)[0]).decode()
 
     @classmethod
     def deserialize(cls, data: str) -> Any:
@@ -203,9 +203,8 @@ def pack(obj: Any, strategy: SerializationStrategy, *, what: str) -> list[Segmen
     try:
         if strategy is SerializationStrategy.JSON:
             return [JsonSerializer.serialize(obj).encode()]
-        buffers: list[pickle.PickleBuffer] = []
-        stream = _pickle(obj, buffers.append)
-        return [stream, *(b.raw() for b in buffers)]
+        stream, buffers = _pickle(obj)
+        return [stream, *(b.raw() for b in buffers)] if buffers else [stream]
     except Exception as e:
         raise SerializationError(
             what, _describe(obj), strategy.value, f"{type(e).__name__}: {e}"
@@ -236,15 +235,15 @@ def unpack(
 
 
 def _pickle(
-    obj: Any, buffer_callback: Callable[[pickle.PickleBuffer], Any] | None
-) -> bytes:
+    obj: Any, *, in_band: bool = False
+) -> tuple[bytes, list[pickle.PickleBuffer]]:
     """Pickle, with cloudpickle where plain pickle cannot or should not.
 
     Plain pickle refers to classes and functions of `__main__` by name, but on a
     worker `__main__` is another module; cloudpickle sends them by value.
     """
-    collected: list[pickle.PickleBuffer] = []
-    collect = collected.append if buffer_callback is not None else None
+    buffers: list[pickle.PickleBuffer] = []
+    collect = None if in_band else buffers.append
     try:
         data = pickle.dumps(obj, protocol=PICKLE_PROTOCOL, buffer_callback=collect)
         by_value = b"__main__" in data
@@ -253,12 +252,9 @@ def _pickle(
     if by_value:
         import cloudpickle
 
-        collected.clear()
+        buffers.clear()
         data = cloudpickle.dumps(obj, protocol=PICKLE_PROTOCOL, buffer_callback=collect)
-    if buffer_callback is not None:
-        for buffer in collected:
-            buffer_callback(buffer)
-    return data
+    return data, buffers
 
 
 def _describe(obj: Any) -> str:

@@ -372,7 +372,7 @@ class Auditor:
         known = [
             t.bytes
             for t in tags
-            if t.int in box.ledger.open or t in waiting or t.bytes in answering
+            if t.int in box.ledger.open or t in waiting or t in answering
         ]
         s = box.ledger.stats(len(box.inbox))
         counts = (s.incoming, s.outgoing, s.completed, s.in_progress, s.queued)

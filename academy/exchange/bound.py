@@ -235,8 +235,9 @@ class BoundMailbox:
         """Note that the consumer has a message; return it if it is of use."""
         if delivery.stream and not self._consume(delivery):
             return None
-        if self.ledger.took(delivery.message.header):
-            return delivery.message
+        message = delivery.message
+        if self.ledger.took(message.header):
+            return message
         logger.debug("%s dropped a response that nobody awaits", self.uid)
         return None
 

@@ -124,15 +124,16 @@ class ExchangeClient(Registry[ExchangeTransportT], abc.ABC):
         if self._ended is not None:
             raise self._ended
         self._check_listening()
+        tag = message.header.tag
         answer = self._pending.add(message)
         try:
             await self._transport.send(message)
             return await answer
         except BaseException:
-            self._forget(message.tag)
+            self._forget(tag)
             raise
         finally:
-            self._pending.remove(message.tag)
+            self._pending.remove(tag)
 
     def fail_pending(self, uid: EntityId, error: Exception) -> None:
         """Fail this client's requests to an entity that wait for a response."""
@@ -237,7 +238,7 @@ class ExchangeClient(Registry[ExchangeTransportT], abc.ABC):
             self._pending.resolve(message)
 
     def _receive_now(self, message: Message[Any]) -> None:
-        if message.is_request():
+        if message.header.kind == "request":
             self._take_request(message)
         else:
             self._pending.resolve(message)

@@ -154,7 +154,7 @@ class Courier:
         # Copied where it is not immutable: it may be sent again after this returns.
         parcel, effects = outbox.submit(
             REQUEST if header.kind == "request" else RESPONSE,
-            header.tag.bytes,
+            header.tag,
             detach(segments),
             now,
             size,
@@ -361,7 +361,7 @@ class Courier:
             stamp = 0
         name = line.outbox.stream.name
         entry = make_entry(
-            name, parcel.seq, parcel.kind, parcel.tag, parcel.segments, stamp
+            name, parcel.seq, parcel.kind, parcel.tag.bytes, parcel.segments, stamp
         )
         command = self._queues.post(line.box, line.dest, entry)
         self._tasks.spawn(

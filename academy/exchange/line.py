@@ -149,7 +149,7 @@ class Lines:
         linked = {line.outbox.incarnation for line in lines} - {0}
         return bool(linked) if inc == 0 else inc in linked
 
-    def answering(self, box: BoundMailbox) -> set[bytes]:
+    def answering(self, box: BoundMailbox) -> set[uuid.UUID]:
         """Return the tags of the answers of a mailbox that are still on their way."""
         lines = [line for line in self.of(box) if line.key.lane == REPLIES]
         return {tag for line in lines for tag in line.outbox.tags()}

@@ -17,6 +17,7 @@ Pure: calls and the time go in, effects and the next timer come out.
 from __future__ import annotations
 
 import collections
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -57,7 +58,7 @@ class Parcel:
 
     seq: int
     kind: str
-    tag: bytes
+    tag: uuid.UUID
     segments: Sequence[Segment]
     size: int
     since: float = 0.0
@@ -154,7 +155,7 @@ class Outbox:
         """How many messages were sent on the channel and are not confirmed."""
         return len(self._sent)
 
-    def tags(self) -> list[bytes]:
+    def tags(self) -> list[uuid.UUID]:
         """Return the tags of the messages here."""
         parts = (self._sent, self._held, self._appending.values())
         return [p.tag for part in parts for p in part if p.kept]
@@ -167,7 +168,7 @@ class Outbox:
     def submit(
         self,
         kind: str,
-        tag: bytes,
+        tag: uuid.UUID,
         segments: Sequence[Segment],
         now: float,
         size: int | None = None,
@@ -184,7 +185,8 @@ class Outbox:
         if size is None:
             size = sum(map(len, segments))
         parcel = Parcel(self.stream.next(), kind, tag, segments, size, now)
-        if not self._held and self.is_direct and self._has_room(parcel):
+        straight = self._inc and not self._held and self.is_direct
+        if straight and (not self._window_messages or self._has_room(parcel)):
             if self._wait_until is not None:
                 self._wait(None)
             return parcel, [self._send(parcel)]

@@ -119,7 +119,10 @@ class RelayTransport(ExchangeTransportMixin, NoPickleMixin):
             MailboxFullError: The destination's queue is full.
             PeerUnreachableError: The server was away for 30 seconds.
         """
-        work = self.engine.router.submit(self._bound(), message)
+        engine, box = self._engine, self._box
+        if engine is None or box is None:
+            raise RuntimeError(f"{self} is not open.")
+        work = engine.router.submit(box, message)
         if work is not None:
             await work
 

@@ -220,7 +220,8 @@ class Router:
             raise ForbiddenError(
                 f"The transport of {box.uid} cannot send in the name of {message.src}."
             )
-        box.check_open()
+        if box.inbox.error is not None:
+            raise box.inbox.error
 
     async def _caught_up(
         self, dest: EntityId, stream: SendStream

@@ -242,10 +242,10 @@ class Session:
         freed = incoming.window.take(seq)
         if freed is None:
             return False
-        if self._confirmations.add(incoming.number, seq, freed, now):
+        much = self._confirmations.add(incoming.number, seq, freed, now)
+        if much:
             self.acknowledge()
-            return True
-        return False
+        return much
 
     def acknowledge(self) -> None:
         """Confirm now what is to be confirmed."""
@@ -273,7 +273,7 @@ class Session:
             budget: About how many bytes of large messages may go with them; their
                 parts go in turn, channel by channel.
         """
-        if self._confirmations.due is not None and self.has_output:
+        if self._confirmations.rides and self.has_output:
             self.acknowledge()
         frames, self._frames = self._frames, []
         if self._parts.messages:

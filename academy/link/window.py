@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import math
 
 from academy.link.frame import RemoteProtocolError
 
@@ -69,8 +70,13 @@ class ReceiveWindow:
 class Confirmations:
     """What is to be acknowledged, and when.
 
+    Now and then an acknowledgement rides along with what is sent anyway. When there is
+    more to confirm, it waits until there is enough of it: handling one with each
+    message would cost a tenth of a call.
+
     Args:
-        delay: Seconds that an acknowledgement may wait for company.
+        delay: Seconds that an acknowledgement may wait, and that lie between two that
+            ride along.
         messages: Taken messages after which it waits no longer.
         size: Bytes of taken messages after which it waits no longer.
     """
@@ -81,15 +87,17 @@ class Confirmations:
         self._marks: dict[int, int] = {}
         self._messages = 0
         self._bytes = 0
+        self._began = -math.inf
         self.due: float | None = None
         """When they are to be sent at the latest."""
-
-    def __bool__(self) -> bool:
-        return bool(self._marks)
+        self.rides = False
+        """Whether they are to be sent with the next frame."""
 
     def add(self, channel: int, seq: int, size: int, now: float) -> bool:
         """Note that messages were taken; return whether to confirm that at once."""
         if self.due is None:
+            self.rides = now >= self._began + self._delay
+            self._began = now
             self.due = now + self._delay
         self._marks[channel] = seq
         self._messages += 1
@@ -115,3 +123,4 @@ class Confirmations:
         self._messages = 0
         self._bytes = 0
         self.due = None
+        self.rides = False

@@ -99,8 +99,8 @@ def confirmations() -> Confirmations:
 
 def test_nothing_to_confirm() -> None:
     waiting = confirmations()
-    assert not waiting
     assert waiting.due is None
+    assert not waiting.rides
     assert waiting.take() == []
 
 
@@ -111,7 +111,19 @@ def test_they_wait_from_the_first_one() -> None:
     assert waiting.due == 10.5
     assert waiting.take() == [(1, 5), (2, 7)]
     assert waiting.due is None
-    assert not waiting
+    assert waiting.take() == []
+
+
+def test_they_ride_along_now_and_then() -> None:
+    """When much is taken they wait until there is more to say."""
+    waiting = confirmations()
+    rides = []
+    for now in (1.0, 1.1, 1.49, 1.7, 2.3, 3.0):
+        waiting.add(1, 1, 1, now)
+        rides.append(waiting.rides)
+        waiting.take()
+        assert not waiting.rides
+    assert rides == [True, False, False, False, True, True]
 
 
 def test_the_last_mark_of_a_channel_counts() -> None:
