@@ -312,6 +312,4 @@ def split(block: Segment, *, streams: int = 1) -> list[Segment]:
 
 def detach(segments: Sequence[Segment]) -> list[Segment]:
     """Copy what is not immutable, so that the segments outlive the sender's objects."""
-    if len(segments) <= 2:  # the head of a message, and a stream: always immutable
-        return [*segments]
     return [s if isinstance(s, bytes) else bytearray(s) for s in segments]
