@@ -23,6 +23,7 @@ from academy.exchange.server import (
     Argument,
     Command,
     Server,
+    ServerFullError,
     ServerUnavailableError,
 )
 from academy.identifier import EntityId
@@ -102,7 +103,7 @@ class Queues:
             PeerLostError: It may have been executed by a process that is gone.
             BadEntityIdError: The destination is not registered.
             MailboxTerminatedError: It is closed for good, or the source is.
-            MailboxFullError: Its queue is full.
+            MailboxFullError: Its queue is full, or the server is.
             FencedError: The source has a newer owner.
             NotRegisteredError: The server has forgotten the source.
             PeerUnreachableError: The server was away for too long.
@@ -114,6 +115,9 @@ class Queues:
             raise PeerUnreachableError(
                 dest, executed, f"the Redis server is away ({e.detail})"
             ) from e
+        except ServerFullError as e:
+            detail = "the Redis server has no memory left, see its maxmemory"
+            raise MailboxFullError(dest, "no", detail) from e
         if outcome[0] == b"sender":
             raise _sender_error(source, outcome)
         if outcome[0] == b"lost":

@@ -24,6 +24,7 @@ from redis.exceptions import (
     ConnectionError,
     InvalidResponse,
     NoScriptError,
+    OutOfMemoryError,
     ReadOnlyError,
     RedisError,
     ResponseError,
@@ -44,6 +45,10 @@ BATCH_BYTES = 4 << 20
 Argument: TypeAlias = str | bytes | bytearray | memoryview | int
 
 _TRANSIENT = (ConnectionError, TimeoutError, OSError, BusyLoadingError, ReadOnlyError)
+
+
+class ServerFullError(ExchangeError):
+    """The server has no memory left for a command, and has not executed it."""
 
 
 class ServerUnavailableError(ExchangeError):
@@ -225,7 +230,8 @@ class Server:
 
         Raises:
             ServerUnavailableError: No answer came within the timeout.
-            ExchangeError: The server refused the script (no memory, no permission).
+            ServerFullError: The server has no memory left.
+            ExchangeError: It refused the script.
         """
         reply = self.submit(name, *arguments, timeout=timeout).future
         if stall is not None:
@@ -351,7 +357,9 @@ class Server:
         if command.future.done():
             return
         if isinstance(reply, RedisError):
-            error = ExchangeError(f"The Redis server refused {command.name}: {reply}")
+            full = isinstance(reply, OutOfMemoryError)
+            kind = ServerFullError if full else ExchangeError
+            error = kind(f"The Redis server refused {command.name}: {reply}")
             command.future.set_exception(error)
         else:
             command.future.set_result(reply)

@@ -241,7 +241,7 @@ async def test_refuses_to_write(
         await scene.settled(10)
         direct = [c for c in scene.oracle.calls.values() if c.sender == "main"]
         assert {c.outcome for c in direct} == {"ok"}
-        named = {"ExchangeError", "PeerUnreachableError"}
+        named = {"MailboxFullError", "PeerUnreachableError"}
         assert set(scene.oracle.errors()) <= named
         assert await agent.handle.agent_status() is MailboxStatus.ACTIVE
 
