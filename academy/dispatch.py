@@ -8,9 +8,10 @@ import functools
 import logging
 import uuid
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, TypeAlias
+
+from msgspec import Struct
 
 from academy.answer import (
     ACTION_CANCELLED,
@@ -70,13 +71,12 @@ def _key(header: Header, tag: uuid.UUID | None = None) -> _Key:
     return header.src.uid.int, (tag or header.tag).int
 
 
-@dataclass(slots=True, eq=False)
-class _Run:
+class _Run(Struct, eq=False):
     """An action that is running."""
 
     key: _Key
     message: Message[Any]
-    task: asyncio.Task[None] = field(init=False)
+    task: Any = None
     abandoned: bool = False
     expired: bool = False
 

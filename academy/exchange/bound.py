@@ -6,7 +6,9 @@ import asyncio
 import logging
 import uuid
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
+
+from msgspec import Struct
 
 from academy.exception import FencedError, MailboxTerminatedError
 from academy.exchange.inbox import Inbox
@@ -30,7 +32,7 @@ _REQUESTS = f":{REQUESTS}"
 """End of the names of streams of requests."""
 
 
-class Delivery(NamedTuple):
+class Delivery(Struct, frozen=True, eq=False):
     """A message in the inbox of a bound mailbox.
 
     Attributes:

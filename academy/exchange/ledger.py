@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from academy.exchange.outbox import Parcel
 from academy.exchange.stream import REQUESTS
@@ -12,8 +13,7 @@ from academy.message import Header
 from academy.stats import AgentStats
 
 
-@dataclass(slots=True)
-class Awaited:
+class Awaited(Struct, eq=False):
     """A request whose answer has not come.
 
     Attributes:

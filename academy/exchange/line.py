@@ -8,6 +8,8 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import TypeVar
 
+from msgspec import Struct
+
 from academy.exchange.bound import BoundMailbox
 from academy.exchange.ledger import Awaited
 from academy.exchange.outbox import Outbox, Parcel
@@ -20,8 +22,7 @@ from academy.message import Header
 KeyT = TypeVar("KeyT", bound=Hashable)
 
 
-@dataclass(slots=True)
-class Note:
+class Note(Struct):
     """What is kept with a parcel.
 
     Attributes:

@@ -19,8 +19,9 @@ from __future__ import annotations
 import collections
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any, TypeAlias
+
+from msgspec import Struct
 
 from academy.exchange.stream import SendStream
 from academy.serialize import Segment
@@ -37,8 +38,7 @@ UNREACHABLE_TIMEOUT = 21.0
 it takes to notice a silent peer, and three for a silent server, that makes 30."""
 
 
-@dataclass(slots=True, eq=False)
-class Parcel:
+class Parcel(Struct, eq=False):
     """A message in an outbox.
 
     Attributes:
@@ -65,11 +65,13 @@ class Parcel:
     inc: int = 0
     fresh: bool = True
     kept: bool = True
-    note: Any = field(default=None, repr=False)
+    note: Any = None
+
+    def __repr__(self) -> str:
+        return f"Parcel({self.seq}, inc={self.inc}, kept={self.kept})"
 
 
-@dataclass(frozen=True, slots=True)
-class SendDirect:
+class SendDirect(Struct, frozen=True):
     """Send a parcel on the channel.
 
     Attributes:
@@ -79,8 +81,7 @@ class SendDirect:
     parcel: Parcel
 
 
-@dataclass(frozen=True, slots=True)
-class Append:
+class Append(Struct, frozen=True):
     """Append a parcel to the queue on the server, and call `appended` at the end.
 
     Attributes:
@@ -92,8 +93,7 @@ class Append:
     stamp: int
 
 
-@dataclass(frozen=True, slots=True)
-class GiveUp:
+class GiveUp(Struct, frozen=True):
     """Report that there was no way for a parcel; the outbox has dropped it.
 
     Attributes:
