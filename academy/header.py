@@ -51,7 +51,7 @@ def new_tag() -> uuid.UUID:
     return msgspec.convert(bits, uuid.UUID)
 
 
-class Header(Value, Struct, frozen=True, kw_only=True):
+class Header(Value, Struct, frozen=True, kw_only=True, gc=False):
     """Who a message is from and for, and what it belongs to.
 
     Attributes:

@@ -76,7 +76,7 @@ ResponseT = TypeVar("ResponseT")
 ResponseT_co = TypeVar("ResponseT_co", covariant=True)
 
 
-class _Received(Struct):
+class _Received(Struct, gc=False):
     """A body as it came in: its kind, its plain fields, and what it carries."""
 
     kind: str

@@ -32,7 +32,7 @@ _REQUESTS = f":{REQUESTS}"
 """End of the names of streams of requests."""
 
 
-class Delivery(Struct, frozen=True, eq=False):
+class Delivery(Struct, frozen=True, eq=False, gc=False):
     """A message in the inbox of a bound mailbox.
 
     Attributes:

@@ -18,7 +18,7 @@ from academy.link.peer import Peer
 NOT_LINKED = "not linked yet"
 CONNECTING = "being connected"
 NOT_FOUND = "it is not known which process has the mailbox"
-NO_LINKS = "this exchange has no direct links"
+NO_LINKS = "this process makes no direct links"
 
 
 class Inspector:

@@ -71,7 +71,7 @@ class Parcel(Struct, eq=False):
         return f"Parcel({self.seq}, inc={self.inc}, kept={self.kept})"
 
 
-class SendDirect(Struct, frozen=True):
+class SendDirect(Struct, frozen=True, gc=False):
     """Send a parcel on the channel.
 
     Attributes:
@@ -81,7 +81,7 @@ class SendDirect(Struct, frozen=True):
     parcel: Parcel
 
 
-class Append(Struct, frozen=True):
+class Append(Struct, frozen=True, gc=False):
     """Append a parcel to the queue on the server, and call `appended` at the end.
 
     Attributes:
@@ -93,7 +93,7 @@ class Append(Struct, frozen=True):
     stamp: int
 
 
-class GiveUp(Struct, frozen=True):
+class GiveUp(Struct, frozen=True, gc=False):
     """Report that there was no way for a parcel; the outbox has dropped it.
 
     Attributes:

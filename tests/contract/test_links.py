@@ -62,7 +62,7 @@ async def test_both_sides_tell_the_same(mail: Office, kind: str) -> None:
     assert ours.process != theirs.process
     if kind == "redis":
         assert {to.path, back.path} == {"relay"}
-        assert to.reason == back.reason == "this exchange has no direct links"
+        assert to.reason == back.reason == "this process makes no direct links"
         return
     assert (to.process, back.process) == (theirs.process, ours.process)
     assert {to.path, back.path} == {"uds"}

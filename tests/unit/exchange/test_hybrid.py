@@ -83,4 +83,4 @@ async def test_messages_of_a_blocked_one_take_the_relay(
     links = [*ours.links, *theirs.links]
     assert {link.path for link in links} == {"relay"}
     assert sum(link.sent + link.received for link in links) == 0
-    assert theirs.links[0].reason == "this exchange has no direct links"
+    assert theirs.links[0].reason == "this process makes no direct links"

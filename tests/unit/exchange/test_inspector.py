@@ -155,7 +155,7 @@ async def test_an_exchange_without_links(new_engine: NewEngine) -> None:
     here, there = await new_engine(), await new_engine()
     user, agent = await bind_user(here), await bind_agent(there)
     await send(here, user, agent.uid, 1)
-    reason = "this exchange has no direct links"
+    reason = "this process makes no direct links"
     assert look(here).links == (LinkInfo("", reason=reason),)
 
 
