@@ -9,7 +9,6 @@ no code; what is carried stays undecoded until `get_args`, `get_result` or
 from __future__ import annotations
 
 import base64
-import enum
 import functools
 import uuid
 from collections.abc import Sequence
@@ -27,20 +26,8 @@ from typing import (
 import msgspec
 from msgspec import Struct
 
-from academy.exception import (
-    ActionCancelledError,
-    ActionInvalidStateError,
-    DeserializationError,
-    Executed,
-    ForbiddenError,
-    IncompatibleNetworkProtocolError,
-    MailboxTerminatedError,
-    PeerLostError,
-    PeerUnreachableError,
-    PingCancelledError,
-    RequestLostError,
-)
-from academy.header import PROTOCOL_VERSION
+from academy.error_code import ErrorCode, exception_of
+from academy.exception import DeserializationError, Executed
 from academy.identifier import AgentId, UserId
 from academy.serialize import Segment, SerializationStrategy, join, pack, split, unpack
 from academy.value import Value
@@ -334,35 +321,6 @@ class UserErrorResponse(Carrier, kw_only=True):
         return self.exception
 
 
-class ErrorCode(enum.IntEnum):
-    """Errors that the exchange and the runtime report without serializing them."""
-
-    MAILBOX_TERMINATED = 0
-    PING_CANCELLED = 1
-    ACTION_INVALID_STATE = 2
-    ACTION_CANCELLED = 3
-    INVALID_CLIENT = 4
-    INCOMPATIBLE_PROTOCOL = 5
-    PEER_LOST = 6
-    PEER_UNREACHABLE = 7
-    REQUEST_LOST = 8
-    DEADLINE_PASSED = 9
-
-
-_SIMPLE_ERRORS: dict[ErrorCode, type[Exception]] = {
-    ErrorCode.PING_CANCELLED: PingCancelledError,
-    ErrorCode.ACTION_INVALID_STATE: ActionInvalidStateError,
-    ErrorCode.ACTION_CANCELLED: ActionCancelledError,
-}
-_DELIVERY_ERRORS: dict[
-    ErrorCode, type[PeerLostError | PeerUnreachableError | RequestLostError]
-] = {
-    ErrorCode.PEER_LOST: PeerLostError,
-    ErrorCode.PEER_UNREACHABLE: PeerUnreachableError,
-    ErrorCode.REQUEST_LOST: RequestLostError,
-}
-
-
 class AcademyErrorResponse(Body, kw_only=True):
     """An error that the exchange or the runtime reports by its code.
 
@@ -382,23 +340,8 @@ class AcademyErrorResponse(Body, kw_only=True):
 
     def get_exception(self) -> Exception:
         """Return the exception that stands for the error."""
-        simple = _SIMPLE_ERRORS.get(self.error_code)
-        if simple is not None:
-            return simple()
-        if self.error_code is ErrorCode.INVALID_CLIENT:
-            return ForbiddenError(self.detail or "The request was refused.")
-        if self.error_code is ErrorCode.INCOMPATIBLE_PROTOCOL:
-            return IncompatibleNetworkProtocolError(
-                self.detail or None, PROTOCOL_VERSION
-            )
-        if self.error_code is ErrorCode.DEADLINE_PASSED:
-            return TimeoutError(self.detail)
-        uid = self.mailbox_id
-        if uid is None:
-            raise ValueError(f"An error response {self.error_code.name} names nobody.")
-        if self.error_code is ErrorCode.MAILBOX_TERMINATED:
-            return MailboxTerminatedError(uid, self.detail or None, self.executed)
-        return _DELIVERY_ERRORS[self.error_code](uid, self.executed, self.detail)
+        uid, executed = self.mailbox_id, self.executed
+        return exception_of(self.error_code, uid, executed, self.detail)
 
 
 @runtime_checkable

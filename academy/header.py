@@ -7,7 +7,6 @@ its plain fields, in MessagePack.
 from __future__ import annotations
 
 import functools
-import os
 import uuid
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -33,22 +32,6 @@ def check_version(version: str | None) -> bool:
     if not isinstance(version, str):
         return False
     return version.partition(".")[0] == PROTOCOL_VERSION.partition(".")[0]
-
-
-_random: list[bytes] = []
-# What is left in a forked process is that of its parent.
-os.register_at_fork(after_in_child=_random.clear)
-
-
-def new_tag() -> uuid.UUID:
-    """Return 128 random bits; costs a quarter of `uuid.uuid4`."""
-    try:
-        bits = _random.pop()
-    except IndexError:
-        block = os.urandom(4096)
-        _random.extend(block[i : i + 16] for i in range(16, 4096, 16))
-        bits = block[:16]
-    return msgspec.convert(bits, uuid.UUID)
 
 
 class Header(Value, Struct, frozen=True, kw_only=True, gc=False):

@@ -22,7 +22,6 @@ from academy.body import (
     ActionResponse,
     Body,
     CancelRequest,
-    ErrorCode,
     ErrorResponse,
     PingRequest,
     Request,
@@ -32,16 +31,17 @@ from academy.body import (
     UserErrorResponse,
     head_decoder,
 )
+from academy.error_code import ErrorCode
 from academy.header import (
     PROTOCOL_VERSION,
     Header,
     check_version,
     decode_head,
     encode_head,
-    new_tag,
 )
 from academy.identifier import EntityId
 from academy.serialize import Segment, join, split
+from academy.tag import new_tag
 from academy.value import Value
 
 __all__ = [

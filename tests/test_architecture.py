@@ -28,7 +28,7 @@ LAYERS: dict[int, str] = {
     "logging.context embedded.error embedded.port embedded.process "
     "link link.config link.address link.meter "
     "exchange exchange.stream exchange.inbox exchange.ports exchange.connection",
-    1: "identifier task loop describe logging.config link.frame "
+    1: "identifier tag task loop describe logging.config link.frame "
     "embedded.binary embedded.directory exchange.client_config exchange.verdict "
     "exchange.link_info",
     2: "exception simple_socket embedded.server exchange.keys "
@@ -37,26 +37,26 @@ LAYERS: dict[int, str] = {
     "link.handshake link.window link.reader link.parts link.channel",
     3: "serialize socket logging logging.configs embedded link.protocol link.incoming "
     "header",
-    4: "body runtime_config exchange.secret exchange.server exchange.outbox "
+    4: "error_code runtime_config exchange.secret exchange.server exchange.outbox "
     "link.connection link.listener link.session",
-    5: "message exchange.lease exchange.wake exchange.mailbox exchange.keyring "
-    "link.peer",
+    5: "body exchange.lease exchange.wake exchange.mailbox exchange.keyring link.peer",
+    6: "message",
     # Exchanges: the parts, the engine on Redis, and the three that users choose from.
-    6: "exchange.transport exchange.ledger exchange.pending exchange.delivery_failure "
+    7: "exchange.transport exchange.ledger exchange.pending exchange.delivery_failure "
     "link.node",
-    7: "exchange.mailbox_status exchange.registry exchange.bound exchange.directory "
+    8: "exchange.mailbox_status exchange.registry exchange.bound exchange.directory "
     "link.host",
-    8: "exchange.client exchange.queues exchange.line exchange.probe",
-    9: "exchange.factory exchange.courier",
-    10: "exchange.router",
-    11: "exchange.audit",
-    12: "exchange.receiver exchange.detector",
-    13: "exchange.links",
-    14: "exchange.inspector",
-    15: "exchange.engine",
-    16: "exchange.engines",
-    17: "exchange.relay",
-    18: "exchange.local exchange.redis exchange.hybrid",
+    9: "exchange.client exchange.queues exchange.line exchange.probe",
+    10: "exchange.factory exchange.courier",
+    11: "exchange.router",
+    12: "exchange.audit",
+    13: "exchange.receiver exchange.detector",
+    14: "exchange.links",
+    15: "exchange.inspector",
+    16: "exchange.engine",
+    17: "exchange.engines",
+    18: "exchange.relay",
+    19: "exchange.local exchange.redis exchange.hybrid",
     # The actor surface.
     20: "answer outcome status_watch call deadline",
     21: "remote_handle dispatch",
@@ -127,12 +127,12 @@ LAZY = {"psutil", "uvloop", "pydantic_core", "sklearn", "tomli_w"}
 """Packages that are imported in functions only: they are optional, or slow."""
 
 PURE = words(
-    "value identifier exception serialize header body message stats method describe "
-    "call_options runtime_config "
+    "value identifier tag exception error_code serialize header body message stats "
+    "method describe call_options runtime_config "
     "exchange.client_config exchange.keys exchange.ledger exchange.outbox "
     "exchange.stream exchange.transport exchange.verdict"
 )
-"""Modules without I/O, clock, or chance."""
+"""Modules without I/O, clock, or chance, save for new identifiers and tags."""
 IMPURE = {*words("asyncio socket ssl redis time random threading logging")}
 
 PURE_LINK = words(

@@ -334,9 +334,7 @@ class Courier:
                     detail = "neither the process nor the Redis server answers"
                     error = PeerUnreachableError(line.dest, executed, detail)
                     self._failed(line, parcel, error)
-        if line.waits is not None and not len(line.outbox):
-            line.waits.set_result(None)
-            line.waits = None
+        line.note_progress()
         due = line.outbox.next_timer()
         if due is not None and line.timer is None:
             line.timer = self._loop.call_at(due, self._fire, line)

@@ -66,6 +66,12 @@ class Line:
             self.waits = asyncio.get_running_loop().create_future()
         return self.waits
 
+    def note_progress(self) -> None:
+        """Resolve what `drained` gave, if nothing is on the way any more."""
+        if self.waits is not None and not len(self.outbox):
+            self.waits.set_result(None)
+            self.waits = None
+
     def passed_on(self, parcel: Parcel) -> None:
         """Tell the sender of a parcel, if it waits, that it is on its way."""
         accepted = parcel.note.accepted
