@@ -94,7 +94,8 @@ class Dispatcher:
 
     A call that has a deadline is answered with a `TimeoutError` when it passes: an
     action that runs is cancelled, one that has not begun never begins. The time
-    counts from the arrival of the request, by the clock of this process.
+    counts from the arrival of the request, by the clock of this process, and before
+    that while it waited in a queue.
 
     Args:
         name: Name of the agent, for logs and tasks.

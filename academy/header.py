@@ -45,8 +45,9 @@ class Header(Value, Struct, frozen=True, kw_only=True, gc=False):
         kind: `'request'` or `'response'`.
         protocol_version: Version of the message format.
         academy_version: Release of the sender.
-        deadline: Seconds from its arrival after which nobody waits for the answer to
-            a request; `None` for no limit.
+        deadline: Seconds after which nobody waits for the answer to a request;
+            `None` for no limit. They count from its arrival, and before that while it
+            waits in a queue.
         traceparent: The span in whose course it was sent, as W3C Trace Context
             writes it.
     """

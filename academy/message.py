@@ -220,6 +220,13 @@ class Message(Value, Struct, Generic[BodyT], kw_only=True, eq=False):
         body: BodyT = self.body
         return body
 
+    def age(self, seconds: float) -> None:
+        """Take from its deadline, if it has one, the time that it has waited."""
+        deadline = self.header.deadline
+        if deadline is not None:
+            left = max(deadline - seconds, 0.0)
+            self.header = msgspec.structs.replace(self.header, deadline=left)
+
     def log_extra(self) -> dict[str, object]:
         """Return what may be logged about the message: never what it carries."""
         return {

@@ -44,8 +44,8 @@ LAYERS: dict[int, str] = {
     # Exchanges: the parts, the engine on Redis, and the three that users choose from.
     7: "exchange.transport exchange.ledger exchange.pending exchange.delivery_failure "
     "link.node",
-    8: "exchange.mailbox_status exchange.registry exchange.bound exchange.directory "
-    "link.host",
+    8: "exchange.local_state exchange.mailbox_status exchange.registry "
+    "exchange.bound exchange.directory link.host",
     9: "exchange.client exchange.queues exchange.line exchange.probe",
     10: "exchange.factory exchange.courier",
     11: "exchange.router",

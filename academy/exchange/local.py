@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import threading
 import time
 import uuid
 from dataclasses import dataclass, field
@@ -18,7 +17,6 @@ from typing import Any, Generic, Literal
 from academy.exception import (
     BadEntityIdError,
     ExchangeError,
-    FencedError,
     ForbiddenError,
     MailboxTerminatedError,
 )
@@ -27,6 +25,7 @@ from academy.exchange.factory import ExchangeFactory
 from academy.exchange.inbox import Inbox
 from academy.exchange.ledger import Ledger
 from academy.exchange.link_info import ProcessInfo
+from academy.exchange.local_state import LocalExchangeState, Posted
 from academy.exchange.transport import (
     ExchangeTransportMixin,
     MailboxStatus,
@@ -42,7 +41,7 @@ from academy.message import (
     decode,
     encode,
 )
-from academy.serialize import NoPickleMixin, Segment, detach
+from academy.serialize import NoPickleMixin, detach
 from academy.stats import AgentStats
 from academy.value import Value
 
@@ -61,122 +60,6 @@ class LocalAgentRegistration(Value, Generic[AgentT]):
 
     agent_id: AgentId[AgentT]
     exchange_type: Literal["local"] = field(default="local", repr=False)
-
-
-class _Mailbox:
-    """One mailbox: its queue, its owner, and how it ended."""
-
-    def __init__(self, uid: EntityId, mro: tuple[str, ...] = ()) -> None:
-        self.uid = uid
-        self.mro = mro
-        self.waiting: list[list[Segment]] = []
-        self.owner: LocalExchangeTransport | None = None
-        self.ledger = Ledger()
-        self.last_alive: float | None = None
-        self.terminated: MailboxTerminatedError | None = None
-
-
-class LocalExchangeState(NoPickleMixin):
-    """The mailboxes of one local exchange. Safe to use from any thread."""
-
-    def __init__(self) -> None:
-        self.lock = threading.RLock()
-        self.mailboxes: dict[EntityId, _Mailbox] = {}
-        self._sources: dict[EntityId, set[EntityId]] = {}
-
-    def add(self, uid: EntityId, mro: tuple[str, ...] = ()) -> None:
-        """Register a mailbox."""
-        with self.lock:
-            self.mailboxes[uid] = _Mailbox(uid, mro)
-
-    def get(self, uid: EntityId) -> _Mailbox:
-        """Return a mailbox that is open.
-
-        Raises:
-            BadEntityIdError: It was never registered.
-            MailboxTerminatedError: It is closed for good.
-        """
-        mailbox = self.mailboxes.get(uid)
-        if mailbox is None:
-            raise BadEntityIdError(uid)
-        if (e := mailbox.terminated) is not None:
-            raise MailboxTerminatedError(e.uid, e.reason, "no")
-        return mailbox
-
-    def bind(self, transport: LocalExchangeTransport) -> list[Header]:
-        """Make a transport the owner of its mailbox; the former owner is fenced.
-
-        Returns:
-            The requests that the former owner took and has not answered.
-        """
-        with self.lock:
-            mailbox = self.get(transport.mailbox_id)
-            unanswered = []
-            if mailbox.owner is not None:
-                mailbox.owner.inbox.end(FencedError(mailbox.uid))
-                unanswered = self.unbind(mailbox.owner)
-            mailbox.owner = transport
-            mailbox.last_alive = time.monotonic()
-            for segments in mailbox.waiting:
-                transport.inbox.put(segments)
-            mailbox.waiting.clear()
-            return unanswered
-
-    def unbind(self, transport: LocalExchangeTransport) -> list[Header]:
-        """Give back what a transport did not take.
-
-        Returns:
-            The requests that it took and never answered.
-        """
-        with self.lock:
-            mailbox = self.mailboxes[transport.mailbox_id]
-            if mailbox.owner is not transport:
-                return []
-            mailbox.owner = None
-            mailbox.last_alive = time.monotonic()
-            mailbox.waiting[:0] = transport.inbox.drain()
-            unanswered = list(mailbox.ledger.open.values())
-            mailbox.ledger.open.clear()
-            return unanswered
-
-    def put(self, dest: EntityId, segments: list[Segment]) -> None:
-        """Append a message to a mailbox; raises as `get` does."""
-        with self.lock:
-            mailbox = self.get(dest)
-            if mailbox.owner is None:
-                mailbox.waiting.append(segments)
-            else:
-                mailbox.owner.inbox.put(segments)
-
-    def terminate(self, uid: EntityId, reason: str | None) -> list[Header]:
-        """Close a mailbox for good.
-
-        Returns:
-            The requests that waited in it.
-        """
-        with self.lock:
-            mailbox = self.mailboxes.get(uid)
-            if mailbox is None or mailbox.terminated is not None:
-                return []
-            mailbox.terminated = MailboxTerminatedError(uid, reason)
-            waiting = mailbox.waiting
-            if mailbox.owner is not None:
-                mailbox.owner.inbox.end(MailboxTerminatedError(uid, reason))
-                waiting = waiting + mailbox.owner.inbox.drain()
-            mailbox.waiting = []
-            headers = [decode(segments).header for segments in waiting]
-            return [h for h in headers if h.kind == "request"]
-
-    def senders(self, uid: EntityId) -> list[LocalExchangeTransport]:
-        """Return, once, the owners of mailboxes that have sent to a mailbox."""
-        with self.lock:
-            sources = self._sources.pop(uid, set())
-            boxes = [self.mailboxes[source] for source in sources]
-            return [m.owner for m in boxes if m.owner is not None]
-
-    def note_sender(self, source: EntityId, dest: EntityId) -> None:
-        """Remember who has sent to a mailbox."""
-        self._sources.setdefault(dest, set()).add(source)
 
 
 class LocalExchangeTransport(ExchangeTransportMixin, NoPickleMixin):
@@ -198,7 +81,7 @@ class LocalExchangeTransport(ExchangeTransportMixin, NoPickleMixin):
         self._state = state
         self._loop = asyncio.get_running_loop()
         self._closed = False
-        self.inbox: Inbox[list[Segment]] = Inbox()
+        self.inbox: Inbox[Posted] = Inbox()
         self._fail(state.bind(self), "another client took its mailbox over")
 
     @classmethod
@@ -234,16 +117,18 @@ class LocalExchangeTransport(ExchangeTransportMixin, NoPickleMixin):
             raise ForbiddenError(
                 f"{self} sends in the name of {self._mailbox_id}, not of {message.src}."
             )
-        segments = detach(encode(message))
+        posted = time.monotonic(), detach(encode(message))
         with self._state.lock:
             self._state.get(message.dest)
             self._ledger.sending(message.header)
             self._state.note_sender(self._mailbox_id, message.dest)
-            self._state.put(message.dest, segments)
+            self._state.put(message.dest, posted)
 
     async def _recv(self, timeout: float | None = None) -> Message[Any]:
         while True:
-            message = decode(await self.inbox.get(timeout))
+            since, segments = await self.inbox.get(timeout)
+            message = decode(segments)
+            message.age(time.monotonic() - since)
             if self._ledger.took(message.header):
                 return message
 
@@ -360,7 +245,7 @@ class LocalExchangeTransport(ExchangeTransportMixin, NoPickleMixin):
             header=header.create_response_header(), body=body
         )
         with contextlib.suppress(BadEntityIdError, MailboxTerminatedError):
-            self._state.put(header.src, encode(response))
+            self._state.put(header.src, (time.monotonic(), encode(response)))
 
 
 def _terminated(

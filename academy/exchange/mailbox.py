@@ -27,6 +27,7 @@ class Entry(NamedTuple):
         rest: Its other segments, joined; empty if there are none.
         stamp: Incarnation that may have it already; 0 if none. The server may drop
             it, so it is not signed.
+        age: Seconds for which it has waited, by the clock of the server.
     """
 
     stream: str
@@ -36,6 +37,7 @@ class Entry(NamedTuple):
     head: Segment
     rest: Segment
     stamp: int = 0
+    age: float = 0.0
 
     def segments(self) -> list[Segment]:
         """Return the segments of the message.

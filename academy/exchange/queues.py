@@ -192,7 +192,8 @@ class Queues:
             raise _owner_error(box.uid, reply)
         entries = []
         found = 0
-        for part, raw in zip(("r", "q"), reply[1:], strict=True):
+        now = int(reply[1])
+        for part, raw in zip(("r", "q"), reply[2:], strict=True):
             for entry_id, fields in raw:
                 found += 1
                 box.after[part] = entry_id.decode()
@@ -200,7 +201,8 @@ class Queues:
                 if entry is None:
                     self.refuse(box.uid)
                 else:
-                    entries.append(entry)
+                    since = int(entry_id.partition(b"-")[0])
+                    entries.append(entry._replace(age=max(now - since, 0) / 1000))
         box.dirty = box.dirty or found > 0
         full = found >= box.batch
         box.batch = min(LARGEST_TAKE, 2 * box.batch) if full else 1

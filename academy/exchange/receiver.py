@@ -60,6 +60,7 @@ class Receiver:
         message = self._decode(box, segments)
         if message is None:
             return
+        message.age(entry.age)
         if not entry.stream.startswith("p"):
             sender, _, rest = entry.stream.partition(":")
             try:

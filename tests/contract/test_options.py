@@ -125,6 +125,22 @@ async def test_deadline_is_kept_by_the_agent(firm: Firm) -> None:
     assert firm.clerk.notes == ["held", "cancelled"]
 
 
+async def test_deadline_passes_while_a_call_waits(firm: Firm) -> None:
+    """Also when nobody is left to cancel it: an agent that starts late refuses it."""
+    body = ActionRequest(action="note", serialization="pickle", pargs=("late",))  # type: ignore[arg-type]
+    message = Message.create(
+        firm.user.client_id, firm.handle.agent_id, body, deadline=0.2
+    )
+    answer = asyncio.create_task(firm.user.request(message))
+    await asyncio.sleep(0.5)  # the time that it may take, and more
+    await firm.start()
+    async with within(5):
+        error = (await answer).get_body().get_exception()
+    assert type(error) is TimeoutError
+    assert "It was not executed" in str(error)
+    assert firm.clerk.notes == []
+
+
 async def test_agent_that_starts_too_late_does_not_go_on(firm: Firm) -> None:
     with pytest.raises(TimeoutError):
         await firm.handle.options(timeout=0.3).hold()

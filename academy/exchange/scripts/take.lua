@@ -1,6 +1,6 @@
 -- ARGV: P eid inc count after_r after_q
--- Hand messages to the current incarnation. They are recorded as taken before anybody
--- executes them, and removed when the next take confirms that they have arrived, so
+-- Hand messages to the current incarnation, with the time in ms, by which their age can
+-- be told. They are recorded as taken before anybody executes them, and removed when the next take confirms that they have arrived, so
 -- that a lost reply loses nothing: the same take gives the same messages again.
 local eid, inc, count = ARGV[2], ARGV[3], tonumber(ARGV[4])
 local refused = check_owner(eid, inc)
@@ -37,4 +37,5 @@ for _, list in ipairs({from_back, from_queue}) do
     end
   end
 end
-return {'ok', from_back, from_queue}
+local time = call('TIME')
+return {'ok', us(time[1] * 1000 + math.floor(time[2] / 1000)), from_back, from_queue}
