@@ -99,19 +99,22 @@ class Peer:
     def receive(self, frames: Sequence[Frame]) -> None:
         """Take the frames of one read."""
         self.last_used = self._loop.time()
-        error: RemoteProtocolError | None = None
-        try:
-            for frame in frames:
-                self.session.receive(frame)
-        except RemoteProtocolError as e:
-            error = e
-        for event in self.session.events_received():
-            self._on_event(self, event)
-        if error is None:
-            self._prompt = True
-            self.flush_soon()
-        elif self.connection is not None:
-            self.connection.fail(str(error))
+        connection, session = self.connection, self.session
+        for frame in frames:
+            error = ""
+            try:
+                session.receive(frame)
+            except RemoteProtocolError as e:
+                error = str(e)
+            # One by one: what happens must not find the session ahead of itself.
+            for event in session.events_received():
+                self._on_event(self, event)
+            if error and connection is not None:
+                connection.fail(error)
+            if self.connection is not connection:
+                return
+        self._prompt = True
+        self.flush_soon()
 
     def taken(self, channel: int, seq: int) -> None:
         """Confirm what the consumer of a channel has taken; soon, not at once."""
