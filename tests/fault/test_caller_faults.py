@@ -151,6 +151,7 @@ async def test_cancelled_at_any_moment(
             if count == 100:
                 before, there = objects(), await agent.condition()
         await nothing_kept(before, slack=10)
+        await asyncio.sleep(0.1)  # for the acknowledgements of the last answers
         after = await agent.condition()
         left = grown(there["objects"], after["objects"], slack=10)
         assert not left, f"left in the agent: {left}"
