@@ -97,12 +97,27 @@ def seqs(entries: list[Entry]) -> list[int]:
 # Appending
 
 
+def ageless(entries: list[Entry]) -> list[Entry]:
+    return [entry._replace(age=0.0) for entry in entries]
+
+
+async def test_the_age_of_what_is_taken_is_told(
+    post: Post, user: BoundMailbox, box: BoundMailbox
+) -> None:
+    await post.send(user, box.uid, 1)
+    await asyncio.sleep(0.2)
+    await post.send(user, box.uid, 2)
+    old, new = [*await post.queues.take(box), *await post.queues.take(box)]
+    assert 0.2 <= old.age < 5
+    assert new.age < old.age
+
+
 async def test_what_is_appended_is_taken(
     post: Post, user: BoundMailbox, box: BoundMailbox
 ) -> None:
     await post.send(user, box.uid, 1)
     (entry,) = await post.queues.take(box)
-    assert entry == post.entry(user, 1)
+    assert ageless([entry]) == [post.entry(user, 1)]
     assert [bytes(s) for s in entry.segments()] == [b"head1", b"rest"]
 
 
@@ -194,7 +209,7 @@ async def test_a_process_sends_in_its_own_name_while_it_lives(
 ) -> None:
     entry = make_entry("pP:0:1", 1, PROBE, b"t" * 16, [b"head"])
     await post.queues.append(None, box.uid, entry)
-    assert await post.queues.take(box) == [entry]
+    assert ageless(await post.queues.take(box)) == [entry]
     await post.raw.delete(post.keys.lease(PROCESS))
     with pytest.raises(NotRegisteredError, match="does not know the sender"):
         await post.queues.append(None, box.uid, entry._replace(seq=2))
@@ -272,7 +287,7 @@ async def test_a_lost_reply_loses_nothing(
     after, batch = dict(box.after), box.batch
     first = await post.queues.take(box)
     box.after, box.batch = dict(after), batch
-    assert await post.queues.take(box) == first
+    assert ageless(await post.queues.take(box)) == ageless(first)
     assert seqs(first) == [1, 2]
     assert await post.length(box.uid) == 4
     assert seqs(await post.queues.take(box)) == [3, 4]
