@@ -45,7 +45,8 @@ async def test_caller_killed(redis_url: str, tmp_path: Path, rounds: int) -> Non
                 name: after[name]
                 for name in ("tasks", "fds")
                 if after[name] > before[name]
-            } | grown(before["objects"], after["objects"], slack=5)
+            } | grown(before["objects"], after["objects"], slack=5 + rounds)
+            # Of a caller that did not say goodbye the numbers of its streams are kept.
             if not left:
                 break
             assert time.monotonic() - killed < 15, f"left in the agent: {left}"
