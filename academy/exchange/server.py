@@ -33,6 +33,7 @@ from redis.exceptions import (
 
 from academy.exception import ExchangeError
 from academy.exchange.connection import RedisConnectionInfo, async_client
+from academy.exchange.credential import CredentialError
 from academy.task import Tasks
 
 logger = logging.getLogger(__name__)
@@ -147,7 +148,8 @@ class Server:
 
         Raises:
             redis.exceptions.ConnectionError: It cannot be reached, or refused the
-                login (`AuthenticationError`).
+                login (`AuthenticationError`), or its password cannot be found
+                (`CredentialError`).
             IncompatibleServerError: It is older than 7.0.
         """
         deadline = asyncio.get_running_loop().time() + 4.0
@@ -159,6 +161,9 @@ class Server:
                 async with asyncio.timeout_at(deadline):
                     await self._check_version()
                 break
+            except CredentialError:
+                await self._client.aclose()
+                raise
             except AuthenticationError as e:
                 await self._client.aclose()
                 raise AuthenticationError(

@@ -11,7 +11,6 @@ from academy.exchange.connection import (
     RedisConnectionInfo,
     async_client,
     parse_url,
-    redacted,
     sync_client,
 )
 
@@ -74,12 +73,6 @@ def test_an_address_does_not_show_its_password() -> None:
         assert PASSWORD not in text
         assert "h:7000" in text
         assert "joe" in text
-
-
-def test_redacted() -> None:
-    kwargs = {"password": PASSWORD, "ssl_password": PASSWORD, "db": 1}
-    assert redacted(kwargs) == {"password": "***", "ssl_password": "***", "db": 1}
-    assert kwargs["password"] == PASSWORD
 
 
 def test_an_identity_is_that_of_server_and_login() -> None:
