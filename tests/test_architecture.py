@@ -36,7 +36,7 @@ LAYERS: dict[int, str] = {
     "logging.configs.file logging.configs.jsonpool logging.configs.multi "
     "link.handshake link.window link.reader link.parts link.channel",
     3: "serialize socket logging logging.configs embedded link.protocol link.incoming "
-    "header exchange.connection",
+    "header exchange.connection exchange.acl",
     4: "body runtime_config exchange.secret exchange.server exchange.outbox "
     "link.connection link.listener link.session",
     5: "message exchange.lease exchange.wake exchange.mailbox exchange.keyring "

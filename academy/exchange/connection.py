@@ -119,7 +119,9 @@ def _client_arguments(info: RedisConnectionInfo) -> dict[str, Any]:
         "maint_notifications_config": MaintNotificationsConfig(enabled=False),
         "max_connections": 4,
     }
-    return {"socket_connect_timeout": CONNECT_TIMEOUT} | disclosed(info.kwargs) | fixed
+    # Who the client is, nobody asks; a user for one namespace may not tell it either.
+    usual = {"socket_connect_timeout": CONNECT_TIMEOUT, "driver_info": None}
+    return usual | disclosed(info.kwargs) | fixed
 
 
 def async_client(

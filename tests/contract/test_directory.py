@@ -25,6 +25,7 @@ from tests.contract.office import (
     numbered,
     office,
 )
+from tests.restricted import needs_other_namespaces
 
 
 async def test_register_gives_a_new_identifier_each_time(mail: Office) -> None:
@@ -171,6 +172,7 @@ async def test_counts_of_an_agent_that_is_not_running(mail: Office) -> None:
         await user.agent_stats(AgentId.new())
 
 
+@needs_other_namespaces
 @pytest.mark.parametrize("kind", ["redis", "hybrid"])
 async def test_namespaces_keep_apart(
     kind: str, server: EmbeddedServer, namespace: str
@@ -190,6 +192,7 @@ async def test_namespaces_keep_apart(
         assert await us.status(mine) is MailboxStatus.INACTIVE
 
 
+@needs_other_namespaces
 async def test_a_random_namespace_is_a_new_one(server: EmbeddedServer) -> None:
     factories = [
         HybridExchangeFactory.from_url(server.url, namespace=None) for _ in range(2)
