@@ -15,6 +15,7 @@ import hashlib
 import importlib.resources
 import logging
 import random
+import ssl
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
@@ -98,6 +99,13 @@ def backoff(attempt: int) -> float:
     return min(0.5, 0.05 * 2.0 ** min(attempt, 6)) * random.uniform(0.5, 1.0)
 
 
+def _is_stranger(error: BaseException | None) -> bool:
+    """Return whether an error comes from a certificate that was not accepted."""
+    while error is not None and not isinstance(error, ssl.SSLCertVerificationError):
+        error = error.__cause__ or error.__context__
+    return error is not None
+
+
 class Command:
     """A script call that waits for its answer.
 
@@ -148,8 +156,8 @@ class Server:
 
         Raises:
             redis.exceptions.ConnectionError: It cannot be reached, or refused the
-                login (`AuthenticationError`), or its password cannot be found
-                (`CredentialError`).
+                login (`AuthenticationError`), its certificate was refused, or the
+                password cannot be found (`CredentialError`).
             IncompatibleServerError: It is older than 7.0.
         """
         deadline = asyncio.get_running_loop().time() + 4.0
@@ -171,6 +179,13 @@ class Server:
                     f"refused the login ({e}): check user name and password."
                 ) from e
             except (ConnectionError, TimeoutError, OSError, BusyLoadingError) as e:
+                if _is_stranger(e):
+                    await self._client.aclose()
+                    raise ConnectionError(
+                        f"The certificate of the Redis server at {self.info.hostname}:"
+                        f"{self.info.port} was refused ({e}). Give the authority that "
+                        "signed it (ssl_ca_certs), and the name that it is for."
+                    ) from e
                 attempt += 1
                 pause = backoff(attempt)
                 if asyncio.get_running_loop().time() + pause > deadline:
