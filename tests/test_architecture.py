@@ -38,7 +38,7 @@ LAYERS: dict[int, str] = {
     3: "serialize socket logging logging.configs embedded link.protocol link.incoming "
     "header exchange.connection exchange.acl",
     4: "body runtime_config exchange.secret exchange.server exchange.outbox "
-    "link.connection link.listener link.session",
+    "link.connection link.listener link.session exchange.reach",
     5: "message exchange.lease exchange.wake exchange.mailbox exchange.keyring "
     "link.peer",
     # Exchanges: the parts, the engine on Redis, and the three that users choose from.

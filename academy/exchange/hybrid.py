@@ -23,6 +23,7 @@ from academy.exchange.credential import redacted
 from academy.exchange.factory import ExchangeFactory
 from academy.exchange.keys import base32_to_uuid, check_namespace, uuid_to_base32
 from academy.exchange.ports import PortPool, check_port, release_port
+from academy.exchange.reach import chosen_interface
 from academy.exchange.relay import RelayTransport
 from academy.identifier import AgentId, EntityId, UserId
 from academy.socket import interface_addresses
@@ -180,11 +181,16 @@ class HybridExchangeFactory(ExchangeFactory[HybridExchangeTransport]):
             where it is: `password_env` (an environment variable), `password_file` (a
             file that its owner alone may read) or `credential_provider`.
         interface: Network interface, by name or address, that peers are to use;
-            `None` for all.
+            `None` for that in `ACADEMY_INTERFACE`, or else all. In processes that get
+            the factory as a pickle, that variable counts more, and where there is no
+            such interface a warning is logged and all are used. With
+            `ACADEMY_ADVERTISE`, a list of addresses or names with commas in between,
+            each perhaps with a port, a process publishes these instead of its own.
         namespace: Namespace of the keys; clients reach those of the same namespace.
             `None` makes a random one.
         ports: Ports to give to the clients of this process, one each. When they run
-            out, `create_*_client()` raises `StopIteration`.
+            out, `create_*_client()` raises `StopIteration`. Those that another process
+            has are passed over, so that processes of one host can share a range.
         config: Configuration of the clients.
         direct: False for a process whose ports are blocked: it does not listen, and
             all its messages go through the server.
@@ -223,6 +229,10 @@ class HybridExchangeFactory(ExchangeFactory[HybridExchangeTransport]):
         self.interface = interface
         self.ports = None if ports is None else PortPool(ports)
         self.direct = direct
+        self._travelled = False
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _travelled=True)
 
     @classmethod
     def from_url(cls, url: str | None = None, **options: Any) -> Self:
@@ -276,20 +286,20 @@ class HybridExchangeFactory(ExchangeFactory[HybridExchangeTransport]):
         name: str | None = None,
         registration: HybridAgentRegistration[Any] | None = None,
     ) -> HybridExchangeTransport:
-        try:
-            transport = await HybridExchangeTransport.new(
+        def create(port: int | None) -> Coroutine[Any, Any, HybridExchangeTransport]:
+            return HybridExchangeTransport.new(
                 namespace=self.namespace,
                 redis_info=self.redis_info,
-                interface=self.interface,
+                interface=chosen_interface(self.interface, travelled=self._travelled),
                 mailbox_id=mailbox_id,
                 name=name,
                 port=port,
                 direct=self.direct,
             )
-        except BaseException:
-            if port is not None:
-                release_port(port)
-            raise
+
+        if self.ports is None or port is None:
+            return await create(None)
+        transport = await self.ports.use(port, create)
         transport._ports = self.ports
         return transport
 
