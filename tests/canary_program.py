@@ -147,7 +147,7 @@ async def main(directory: pathlib.Path) -> None:
     with EmbeddedServer(password=password) as server:
         show.texts(server)
         for factory in factories(server, password):
-            show.texts(factory, factory.redis_info)
+            show.texts(factory, factory.redis_info, factory.redis_info.kwargs)
             show.pickles(pickle.dumps(factory))
             await work(show, factory, directory)
             await fail_in_a_worker(show, factory)
