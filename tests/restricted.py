@@ -1,7 +1,8 @@
 """A server whose programs are users of one namespace each, for the whole test suite.
 
-`ACADEMY_TEST_ACL=1 pytest ...` runs the tests as such users: what a test does as
-anybody else, it does with `admin_kwargs`.
+`ACADEMY_TEST_ACL=1 pytest ...` runs the tests as such users, but for those with the
+mark `admin`, which do what such a user may not. What the others do as somebody else,
+they do with `admin_kwargs`.
 """
 
 from __future__ import annotations
@@ -11,17 +12,12 @@ import secrets
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-import pytest
 import redis
 
 from academy.embedded import EmbeddedServer
 from academy.exchange.acl import NamespaceUser
 
 RESTRICTED = os.environ.get("ACADEMY_TEST_ACL") == "1"
-
-needs_other_namespaces = pytest.mark.skipif(
-    RESTRICTED, reason="uses namespaces that its user may not"
-)
 
 
 def admin_kwargs(server: EmbeddedServer) -> dict[str, str]:
@@ -58,9 +54,11 @@ class RestrictedServer(EmbeddedServer):
         self._users: dict[str, NamespaceUser] = {}
         self._current: NamespaceUser | None = None
 
-    def restrict(self, namespace: str) -> None:
-        """From now on, be somebody who may use this namespace only."""
-        self._current = self._users[namespace] = make_user(self, namespace)
+    def restrict(self, namespace: str | None) -> None:
+        """From now on, be somebody who may use this namespace only; `None`: all."""
+        self._current = None
+        if namespace is not None:
+            self._current = self._users[namespace] = make_user(self, namespace)
 
     def restart(self) -> None:
         """Start again; users are not kept, so make them again."""

@@ -36,7 +36,7 @@ def test_only_the_rule_tells_the_password() -> None:
     assert "canary" not in f"{USER} {USER!r}"
 
 
-@pytest.mark.parametrize("namespace", ["", "a b", "*", "a?", "a[b", "a\\"])
-def test_namespaces_that_would_be_patterns(namespace: str) -> None:
+@pytest.mark.parametrize("text", ["", "a b", "*", "a?", "a[b", "a\\"])
+def test_namespaces_that_would_be_patterns(text: str) -> None:
     with pytest.raises(ValueError, match="Not a namespace"):
-        _ = NamespaceUser("joe", "canary", namespace).rule
+        _ = NamespaceUser("joe", "canary", text).rule

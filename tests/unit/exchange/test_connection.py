@@ -94,6 +94,7 @@ def test_an_address_travels() -> None:
     assert pickle.loads(pickle.dumps(info)) == info
 
 
+@pytest.mark.admin
 async def test_clients_reach_the_server(server: EmbeddedServer) -> None:
     info = parse_url(server.url)
     client = async_client(info, timeout=5.0)
