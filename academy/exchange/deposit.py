@@ -8,22 +8,19 @@ when the process ends. What a killed process has left, the next one removes.
 from __future__ import annotations
 
 import contextlib
-import fcntl
+import functools
 import hashlib
 import os
 import platform
 import secrets
 import tempfile
 import threading
-import time
 from multiprocessing.util import Finalize
 from pathlib import Path
 
 from academy.home import get_academy_home
 
 FOLDER = "credentials"
-YOUNG = 60.0
-"""Seconds for which a file is left alone, since its owner may be about to lock it."""
 
 _lock = threading.Lock()
 os.register_at_fork(
@@ -85,13 +82,10 @@ def _private(directory: Path) -> Path:
 
 
 def _write(directory: Path, text: str) -> Path:
-    path = directory / f"{secrets.token_hex(16)}.{_host()}"
+    path = directory / f"{secrets.token_hex(16)}.{_place()}.{os.getpid()}"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-    descriptor = os.open(path, flags, 0o600)
-    # Never closed: the lock tells others that this process, or a fork of it, lives.
-    with contextlib.suppress(OSError):
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    os.write(descriptor, text.encode())
+    with open(os.open(path, flags, 0o600), "w", encoding="utf-8") as file:
+        file.write(text)
     # Unlike atexit this also works in the children of multiprocessing; at the very
     # end, when they have been waited for.
     Finalize(None, _remove, args=(path,), exitpriority=-100)
@@ -104,16 +98,29 @@ def _remove(path: Path) -> None:
 
 
 def _sweep(directory: Path) -> None:
-    """Remove what processes of this host have left that are gone."""
-    for path in directory.glob(f"*.{_host()}"):
-        with contextlib.suppress(OSError):
-            if time.time() - path.stat().st_mtime < YOUNG:
-                continue
-            with open(path, "r+b") as file:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                path.unlink()
+    """Remove what processes have left that are gone, as far as that shows here."""
+    for path in directory.glob(f"*.{_place()}.*"):
+        pid = path.suffix[1:]
+        if pid.isdigit() and not _lives(int(pid)):
+            _remove(path)
 
 
-def _host() -> str:
-    """Return a name of this host; locks of others may not be seen from here."""
-    return hashlib.sha256(platform.node().encode()).hexdigest()[:8]
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+@functools.cache
+def _place() -> str:
+    """Return what is the same for processes that see each other's numbers."""
+    parts = [platform.node()]
+    with contextlib.suppress(OSError):
+        parts.append(Path("/etc/machine-id").read_text())
+    with contextlib.suppress(OSError):
+        parts.append(os.readlink("/proc/self/ns/pid"))
+    return hashlib.sha256("/".join(parts).encode()).hexdigest()[:12]
