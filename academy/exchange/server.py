@@ -24,6 +24,7 @@ from redis.exceptions import (
     BusyLoadingError,
     ConnectionError,
     InvalidResponse,
+    NoPermissionError,
     NoScriptError,
     OutOfMemoryError,
     ReadOnlyError,
@@ -47,6 +48,8 @@ BATCH_BYTES = 4 << 20
 Argument: TypeAlias = str | bytes | bytearray | memoryview | int
 
 _TRANSIENT = (ConnectionError, TimeoutError, OSError, BusyLoadingError, ReadOnlyError)
+
+_ACL_HINT = ". `academy server --acl NAMESPACE` prints what its user must be allowed."
 
 
 class ServerFullError(ExchangeError):
@@ -379,7 +382,8 @@ class Server:
         if isinstance(reply, RedisError):
             full = isinstance(reply, OutOfMemoryError)
             kind = ServerFullError if full else ExchangeError
-            error = kind(f"The Redis server refused {command.name}: {reply}")
+            hint = _ACL_HINT if isinstance(reply, NoPermissionError) else ""
+            error = kind(f"The Redis server refused {command.name}: {reply}{hint}")
             command.future.set_exception(error)
         else:
             command.future.set_result(reply)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -127,6 +128,16 @@ async def test_a_whole_program(
         assert root.acl_log() == []
 
 
+async def test_a_program_on_the_server_of_the_system(namespace: str) -> None:
+    """It is older, as a rule, and knows fewer commands and subcommands."""
+    binary = shutil.which("redis-server")
+    if binary is None:
+        pytest.skip("no redis-server in PATH")
+    with EmbeddedServer(binary=binary) as older:
+        user = make_user(older, namespace)
+        await run_program(url_for(older.url, user), namespace)
+
+
 def test_the_command_line(url: str, namespace: str) -> None:
     for command in ("ps", "links"):
         done = subprocess.run(
@@ -141,7 +152,7 @@ def test_the_command_line(url: str, namespace: str) -> None:
 
 async def test_another_namespace(url: str) -> None:
     factory = HybridExchangeFactory.from_url(url, namespace="other")
-    with pytest.raises(ExchangeError, match="No permissions to access a key"):
+    with pytest.raises(ExchangeError, match=r"No permissions.*server --acl"):
         await factory.create_user_client()
 
 
