@@ -13,6 +13,7 @@ import hashlib
 import os
 import platform
 import secrets
+import stat
 import tempfile
 import threading
 from multiprocessing.util import Finalize
@@ -68,13 +69,15 @@ def _directory() -> Path:
     """Return the directory for such files: below our home, else a temporary one."""
     with contextlib.suppress(OSError, RuntimeError):
         return _private(get_academy_home() / FOLDER)
-    return _private(Path(tempfile.gettempdir()) / f"academy-{os.geteuid()}" / FOLDER)
+    return _private(Path(tempfile.gettempdir()) / f"academy-{FOLDER}-{os.geteuid()}")
 
 
 def _private(directory: Path) -> Path:
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    status = directory.stat()
-    if status.st_uid != os.geteuid() or not os.access(directory, os.W_OK):
+    # Where everybody may write, somebody else may have been here first.
+    status = directory.lstat()
+    ours = stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid()
+    if not ours or not os.access(directory, os.W_OK):
         raise PermissionError(f"{directory} is not a directory of this user's")
     if status.st_mode & 0o077:
         directory.chmod(0o700)

@@ -63,6 +63,17 @@ def test_without_a_home_it_is_a_temporary_directory(
     assert read_private(path) == text
 
 
+def test_what_somebody_else_has_put_there_is_not_used(
+    text: str, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deposit.tempfile, "tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "trap").mkdir()
+    home.mkdir()
+    (home / FOLDER).symlink_to(tmp_path / "trap")
+    assert leave(text).is_relative_to(tmp_path / "temporary")
+    assert list((tmp_path / "trap").iterdir()) == []
+
+
 def test_it_is_gone_with_the_process(home: Path) -> None:
     done = run("print(read_private(leave('canary')))")
     assert done.stdout.strip() == "canary"
