@@ -10,9 +10,10 @@ demo: .venv/.ok-demo  ## run the demo: agents learn together, one worker is kill
 test: .venv/.ok-dev  ## run the tests (not those marked slow or fault)
 	$(BIN)/pytest -q -m "not slow and not fault"
 
-check: .venv/.ok-dev  ## lint, format, types, import directions, public names
+check: .venv/.ok-dev  ## lint, format, types, import directions, public names, versions
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	$(BIN)/mypy --strict academy
+	$(BIN)/pip check --disable-pip-version-check
 	$(BIN)/pytest -q tests/test_architecture.py tests/test_exports.py
 
 test-all:  ## run the tests on every CPython >= 3.11 of this machine

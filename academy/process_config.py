@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import logging
 import os
 import pathlib
 import pickle as pickles
@@ -18,6 +19,8 @@ from academy.exchange.factory import ExchangeFactory
 from academy.exchange.transport import AgentRegistration
 from academy.runtime_config import RuntimeConfig
 from academy.value import Value
+
+logger = logging.getLogger(__name__)
 
 
 class ConfigError(ValueError):
@@ -199,6 +202,8 @@ class AgentProcessConfig:
     def load(cls, filepath: str | pathlib.Path) -> Self:
         """Read a TOML file.
 
+        A password in a file that others may read is logged as a warning.
+
         Raises:
             OSError: It cannot be read.
             ConfigError: It is not TOML, or something in it is missing, unknown, or
@@ -206,7 +211,9 @@ class AgentProcessConfig:
         """
         try:
             text = pathlib.Path(filepath).read_text("utf-8")
-            return cls.model_validate(tomllib.loads(text))
+            tables = tomllib.loads(text)
+            _warn_if_open(pathlib.Path(filepath), tables)
+            return cls.model_validate(tables)
         except ValueError as e:
             raise ConfigError(f"{filepath}: {e}") from e
 
@@ -281,6 +288,24 @@ class AgentProcessConfig:
         addition = _toml({"agent_registration": _dump(registration)})
         _write(path, f"{path.read_text('utf-8').rstrip()}\n\n{addition}")
         self.agent_registration = registration
+
+
+def _warn_if_open(path: pathlib.Path, tables: Mapping[str, Any]) -> None:
+    exchange = tables.get("exchange")
+    if _has_password(exchange) and path.stat().st_mode & 0o077:
+        logger.warning(
+            "There is a password in %s, and others may read it. Run `chmod 600`, or "
+            "write password_file or password_env instead.",
+            path,
+        )
+
+
+def _has_password(table: Any) -> bool:
+    return isinstance(table, Mapping) and any(
+        _has_password(value)
+        or ("password" in key and not key.endswith(("_file", "_env")))
+        for key, value in table.items()
+    )
 
 
 def _table(tables: Mapping[str, Any], name: str) -> Mapping[str, Any]:

@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from academy.embedded import EmbeddedServer
+from tests.restricted import RESTRICTED, RestrictedServer
 
 # How long one example takes says nothing on a machine that does other things, too.
 hypothesis.settings.register_profile("academy", deadline=None)
@@ -46,10 +47,13 @@ def _argv(process: psutil.Process) -> list[str]:
         return []
 
 
+_Server = RestrictedServer if RESTRICTED else EmbeddedServer
+
+
 @pytest.fixture(scope="session")
 def server() -> Iterator[EmbeddedServer]:
     """The server of this run; tests keep apart by their namespaces."""
-    with EmbeddedServer() as running:
+    with _Server() as running:
         yield running
 
 
@@ -59,12 +63,31 @@ def redis_url(server: EmbeddedServer) -> str:
 
 
 @pytest.fixture
-def fresh_server() -> Iterator[EmbeddedServer]:
+def fresh_server(
+    request: pytest.FixtureRequest, namespace: str
+) -> Iterator[EmbeddedServer]:
     """A server of one's own, for tests that kill or stop it."""
-    with EmbeddedServer() as running:
+    with _Server() as running:
+        _restrict(running, request, namespace)
         yield running
 
 
 @pytest.fixture
 def namespace() -> str:
     return f"t{uuid.uuid4().hex[:12]}"
+
+
+@pytest.fixture(autouse=RESTRICTED)
+def restricted(
+    request: pytest.FixtureRequest, server: EmbeddedServer, namespace: str
+) -> None:
+    """Run each test as a user of its namespace; see `tests.restricted`."""
+    _restrict(server, request, namespace)
+
+
+def _restrict(
+    server: EmbeddedServer, request: pytest.FixtureRequest, namespace: str
+) -> None:
+    if isinstance(server, RestrictedServer):
+        admin = request.node.get_closest_marker("admin")
+        server.restrict(None if admin else namespace)

@@ -27,18 +27,18 @@ LAYERS: dict[int, str] = {
     0: "academy value debug home event stats state method trace call_options "
     "logging.context embedded.error embedded.port embedded.process "
     "link link.config link.address link.meter "
-    "exchange exchange.stream exchange.inbox exchange.ports exchange.connection",
+    "exchange exchange.stream exchange.inbox exchange.ports",
     1: "identifier tag task loop describe logging.config link.frame "
     "embedded.binary embedded.directory exchange.client_config exchange.verdict "
-    "exchange.link_info",
-    2: "exception simple_socket embedded.server exchange.keys "
+    "exchange.link_info exchange.deposit",
+    2: "exception simple_socket embedded.server exchange.keys exchange.credential "
     "logging.recommended logging.helpers logging.configs.base logging.configs.console "
     "logging.configs.file logging.configs.jsonpool logging.configs.multi "
     "link.handshake link.window link.reader link.parts link.channel",
     3: "serialize socket logging logging.configs embedded link.protocol link.incoming "
-    "header",
+    "header exchange.connection exchange.acl",
     4: "error_code runtime_config exchange.secret exchange.server exchange.outbox "
-    "link.connection link.listener link.session",
+    "link.connection link.listener link.session exchange.reach",
     5: "body exchange.lease exchange.wake exchange.mailbox exchange.keyring link.peer",
     6: "message",
     # Exchanges: the parts, the engine on Redis, and the three that users choose from.
@@ -108,6 +108,7 @@ ANYWHERE = {"msgspec"}
 PACKAGES = {
     "redis": {
         "exchange.connection",
+        "exchange.credential",
         "exchange.server",
         "exchange.lease",
         "exchange.wake",

@@ -164,6 +164,15 @@ def server(
             "--binary", metavar="PATH", help="Server to run.", show_default=False
         ),
     ] = None,
+    acl: Annotated[
+        str | None,
+        typer.Option(
+            "--acl",
+            metavar="NAMESPACE",
+            help="Run no server; print a command that makes a user for a namespace.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -172,9 +181,11 @@ def server(
     The URL has a password in it. With --json the process id is that of this command:
     SIGTERM to it stops the server.
     """
-    from academy.cli.server import serve
+    from academy.cli.server import print_acl, serve
     from academy.embedded import EmbeddedServer
 
+    if acl is not None:
+        execute(lambda: print_acl(acl, as_json=as_json), debug=debug)
     execute(
         lambda: serve(
             EmbeddedServer(host=host, port=port, persist=persist, binary=binary),

@@ -1,18 +1,21 @@
-"""`academy server`: a server in the foreground."""
+"""`academy server`: a server in the foreground, or a user for another one."""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import shlex
 import signal
 import socket
 from pathlib import Path
+from urllib.parse import quote
 
-from academy.cli.error import CommandError
-from academy.cli.output import print_json, print_text
+from academy.cli.error import CommandError, UsageError
+from academy.cli.output import complain, print_json, print_text
 from academy.cli.url import VARIABLE, with_host
 from academy.embedded import EmbeddedServer
+from academy.exchange.acl import NamespaceUser
 from academy.socket import address_by_hostname
 
 _WILDCARDS = {"0.0.0.0", "::"}
@@ -45,6 +48,33 @@ async def serve(server: EmbeddedServer, *, persist: Path | None, as_json: bool) 
                     await stop.wait()
             except TimeoutError:
                 continue
+    return 0
+
+
+def print_acl(namespace: str, *, as_json: bool) -> int:
+    """Print what makes a user for a namespace, with a new password.
+
+    Args:
+        namespace: The namespace.
+        as_json: Whether to print one line of JSON instead of the command alone.
+
+    Raises:
+        UsageError: It is no namespace.
+    """
+    user = NamespaceUser(f"academy-{namespace}", secrets.token_urlsafe(24), namespace)
+    try:
+        rule = user.rule
+    except ValueError as e:
+        raise UsageError(str(e)) from e
+    if as_json:
+        print_json({"user": user.name, "password": user.password, "rule": rule})
+        return 0
+    print_text(rule)
+    complain(
+        "Pipe the line into redis-cli or valkey-cli, connected to the server as a user "
+        "who may do all. It has a new password. The URL for programs is then\n"
+        f"    redis://{quote(user.name, safe='')}:PASSWORD@HOST:PORT"
+    )
     return 0
 
 

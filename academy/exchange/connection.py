@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import urllib.parse
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Self
 
 import redis
 import redis.asyncio
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.maint_notifications import MaintNotificationsConfig
+
+from academy.exchange.credential import Secret, disclosed, protected, redacted
 
 CONNECT_TIMEOUT = 3.0
 """Seconds that a connection may take to be made."""
@@ -22,31 +25,60 @@ _SCHEMES = {
 }
 
 
-class RedisConnectionInfo(NamedTuple):
-    """Where the server is and how to log in. Its text shows no password.
+class _Fields(NamedTuple):
+    hostname: str
+    port: int
+    kwargs: dict[str, Any]
+
+
+class RedisConnectionInfo(_Fields):
+    """Where the server is and how to log in. Neither text nor pickle has a password.
 
     Attributes:
         hostname: Host of the server.
         port: Its port.
-        kwargs: Further arguments of `redis.asyncio.Redis`.
+        kwargs: Further arguments of `redis.asyncio.Redis`, with a `Secret` for each
+            password.
     """
 
-    hostname: str
-    port: int
-    kwargs: dict[str, Any]
+    __slots__ = ()
+
+    def __new__(
+        cls, hostname: str, port: int, kwargs: Mapping[str, Any], *, embed: bool = False
+    ) -> Self:
+        """Take the arguments.
+
+        Args:
+            hostname: Host of the server.
+            port: Its port.
+            kwargs: Further arguments of `redis.asyncio.Redis`. Passwords may be given
+                by reference, as `password_env` or `password_file`.
+            embed: Whether pickles are to have passwords that were given in the clear.
+
+        Raises:
+            ValueError: A password is given twice.
+        """
+        return super().__new__(cls, hostname, port, protected(kwargs, embed=embed))
 
     def __repr__(self) -> str:
         return f"{self.hostname}:{self.port} ({redacted(self.kwargs)})"
 
     def identity(self) -> tuple[Any, ...]:
-        """Return what tells one server and login from another."""
-        pairs = ((k, repr(v)) for k, v in self.kwargs.items())
+        """Return what tells one server and login from another, in this process.
+
+        Raises:
+            CredentialError: A password cannot be found.
+        """
+        pairs = ((k, _identity(v)) for k, v in self.kwargs.items())
         return (self.hostname, self.port, tuple(sorted(pairs)))
 
 
-def redacted(kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Return connection arguments for people to read, without the secrets."""
-    return {k: "***" if "password" in k else v for k, v in kwargs.items()}
+def _identity(value: Any) -> str:
+    if isinstance(value, Secret):
+        return value.identity()
+    # What a class of the user's shows of itself may be its password.
+    plain = (str, bytes, int, float, list, tuple, dict, type(None))
+    return repr(value) if isinstance(value, plain) else object.__repr__(value)
 
 
 def parse_url(url: str) -> RedisConnectionInfo:
@@ -87,7 +119,9 @@ def _client_arguments(info: RedisConnectionInfo) -> dict[str, Any]:
         "maint_notifications_config": MaintNotificationsConfig(enabled=False),
         "max_connections": 4,
     }
-    return {"socket_connect_timeout": CONNECT_TIMEOUT} | info.kwargs | fixed
+    # Who the client is, nobody asks; a user for one namespace may not tell it either.
+    usual = {"socket_connect_timeout": CONNECT_TIMEOUT, "driver_info": None}
+    return usual | disclosed(info.kwargs) | fixed
 
 
 def async_client(

@@ -18,11 +18,12 @@ from academy.exchange.connection import (
     RedisConnectionInfo,
     async_client,
     parse_url,
-    redacted,
 )
+from academy.exchange.credential import redacted
 from academy.exchange.factory import ExchangeFactory
 from academy.exchange.keys import base32_to_uuid, check_namespace, uuid_to_base32
 from academy.exchange.ports import PortPool, check_port, release_port
+from academy.exchange.reach import chosen_interface
 from academy.exchange.relay import RelayTransport
 from academy.identifier import AgentId, EntityId, UserId
 from academy.socket import interface_addresses
@@ -176,19 +177,33 @@ class HybridExchangeFactory(ExchangeFactory[HybridExchangeTransport]):
     Args:
         redis_host: Host of the Redis or Valkey server, version 7 or newer.
         redis_port: Its port.
-        redis_kwargs: Further arguments of `redis.asyncio.Redis`, such as `password`.
+        redis_kwargs: Further arguments of `redis.asyncio.Redis`, such as `password`, or
+            where it is: `password_env` (an environment variable), `password_file` (a
+            file that its owner alone may read) or `credential_provider`.
         interface: Network interface, by name or address, that peers are to use;
-            `None` for all.
+            `None` for that in `ACADEMY_INTERFACE`, or else all. In processes that get
+            the factory as a pickle, that variable counts more, and where there is no
+            such interface a warning is logged and all are used. With
+            `ACADEMY_ADVERTISE`, a list of addresses or names with commas in between,
+            each perhaps with a port, a process publishes these instead of its own.
         namespace: Namespace of the keys; clients reach those of the same namespace.
             `None` makes a random one.
         ports: Ports to give to the clients of this process, one each. When they run
-            out, `create_*_client()` raises `StopIteration`.
+            out, `create_*_client()` raises `StopIteration`. Those that another process
+            has are passed over, so that processes of one host can share a range.
         config: Configuration of the clients.
         direct: False for a process whose ports are blocked: it does not listen, and
             all its messages go through the server.
+        embed_credentials: Whether pickles of the factory have the password in the
+            clear. If not, they have a reference: that of `redis_kwargs`, or else the
+            path of a file that this process leaves for its workers, which must run
+            as the same user and see the same directory (`ACADEMY_HOME`). Others take
+            the password from `ACADEMY_REDIS_PASSWORD` or
+            `ACADEMY_REDIS_PASSWORD_FILE` in their environment.
 
     Raises:
-        ValueError: The namespace cannot be used in keys, or one of the ports is none.
+        ValueError: The namespace cannot be used in keys, one of the ports is none, or
+            the password is given twice.
     """
 
     def __init__(
@@ -202,25 +217,31 @@ class HybridExchangeFactory(ExchangeFactory[HybridExchangeTransport]):
         ports: Iterable[int] | None = None,
         config: ExchangeClientConfig | None = None,
         direct: bool = True,
+        embed_credentials: bool = False,
     ) -> None:
         super().__init__(config)
         if namespace is None:
             namespace = f"academy-{uuid.uuid4().hex}"
         self.namespace = check_namespace(namespace)
         self.redis_info = RedisConnectionInfo(
-            redis_host, redis_port, dict(redis_kwargs or {})
+            redis_host, redis_port, redis_kwargs or {}, embed=embed_credentials
         )
         self.interface = interface
         self.ports = None if ports is None else PortPool(ports)
         self.direct = direct
+        self._travelled = False
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _travelled=True)
 
     @classmethod
     def from_url(cls, url: str | None = None, **options: Any) -> Self:
         """Return a factory for a server given by a URL.
 
         Args:
-            url: Such as `redis://:password@host:6379/0`, or `rediss://...` for TLS;
-                `None` for the environment variable `ACADEMY_REDIS_URL`.
+            url: Such as `redis://:password@host:6379/0`, `rediss://...` for TLS, or
+                `redis://host?password_file=/path` (or `password_env=NAME`); `None`
+                for the environment variable `ACADEMY_REDIS_URL`.
             **options: Further arguments of the factory.
 
         Raises:
@@ -265,20 +286,20 @@ class HybridExchangeFactory(ExchangeFactory[HybridExchangeTransport]):
         name: str | None = None,
         registration: HybridAgentRegistration[Any] | None = None,
     ) -> HybridExchangeTransport:
-        try:
-            transport = await HybridExchangeTransport.new(
+        def create(port: int | None) -> Coroutine[Any, Any, HybridExchangeTransport]:
+            return HybridExchangeTransport.new(
                 namespace=self.namespace,
                 redis_info=self.redis_info,
-                interface=self.interface,
+                interface=chosen_interface(self.interface, travelled=self._travelled),
                 mailbox_id=mailbox_id,
                 name=name,
                 port=port,
                 direct=self.direct,
             )
-        except BaseException:
-            if port is not None:
-                release_port(port)
-            raise
+
+        if self.ports is None or port is None:
+            return await create(None)
+        transport = await self.ports.use(port, create)
         transport._ports = self.ports
         return transport
 

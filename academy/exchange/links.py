@@ -16,6 +16,7 @@ from academy.exchange.bound import BoundMailbox
 from academy.exchange.courier import Courier
 from academy.exchange.directory import Directory
 from academy.exchange.line import Line
+from academy.exchange.reach import Advertisement
 from academy.exchange.receiver import Receiver, stream_of
 from academy.identifier import EntityId
 from academy.link.address import Addresses
@@ -88,6 +89,7 @@ class Links:
         self._seeking: dict[uuid.UUID, float] = {}
         self.node = node(self)
         self._hosts: Sequence[str] = ()
+        self._advertised: Advertisement
         self.mine: Addresses
 
     async def open(self, interface: str | None) -> Addresses:
@@ -98,15 +100,17 @@ class Links:
                 use; `None` for all.
 
         Raises:
-            ValueError: There is no such interface.
+            ValueError: There is no such interface, or `ACADEMY_ADVERTISE` is wrong.
         """
         self._hosts = () if interface is None else interface_addresses(interface)
+        self._advertised = await Advertisement.from_environment()
         await self.node.open(self._hosts)
         return self.look()
 
     def look(self) -> Addresses:
         """Return where this process can be reached now."""
-        self.mine = addresses_of(self.node, self._hosts)
+        own = addresses_of(self.node, self._hosts)
+        self.mine = self._advertised.instead_of(own)
         return self.mine
 
     async def close(self) -> None:

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import pickle
 import threading
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import (
+    Callable,
+    Container,
+    Coroutine,
+    Iterable,
+    Iterator,
+    Sequence,
+)
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 _lock = threading.Lock()
 _in_use: set[int] = set()
@@ -59,8 +69,11 @@ class PortPool:
         self._drawn = []
         self._rest = iter(source)
 
-    def take(self) -> int:
+    def take(self, passed: Container[int] = ()) -> int:
         """Return a port that no client of this process has.
+
+        Args:
+            passed: Ports that are not wanted.
 
         Raises:
             StopIteration: All are in use.
@@ -68,15 +81,42 @@ class PortPool:
         """
         with _lock:
             for port in self._drawn:
-                if port not in _in_use:
+                if port not in _in_use and port not in passed:
                     _in_use.add(port)
                     return port
             while True:
                 port = check_port(next(self._rest))
                 self._drawn.append(port)
-                if port not in _in_use:
+                if port not in _in_use and port not in passed:
                     _in_use.add(port)
                     return port
+
+    async def use(
+        self, port: int, create: Callable[[int], Coroutine[Any, Any, T]]
+    ) -> T:
+        """Make something on a port that was taken, or on the next that is free.
+
+        Args:
+            port: What `take` returned.
+            create: Makes it on a port.
+
+        Raises:
+            OSError: Other processes have all the ports that are left.
+            Exception: What `create` raised. The port is released.
+        """
+        passed: set[int] = set()
+        while True:
+            try:
+                return await create(port)
+            except BaseException as e:
+                release_port(port)
+                if not isinstance(e, OSError) or e.errno != errno.EADDRINUSE:
+                    raise
+                passed.add(port)
+                try:
+                    port = self.take(passed)
+                except StopIteration:
+                    raise e from None
 
 
 def release_port(port: int) -> None:

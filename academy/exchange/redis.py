@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, Self, TypeVar
 
 from academy.exchange.client_config import ExchangeClientConfig
-from academy.exchange.connection import RedisConnectionInfo, redacted
+from academy.exchange.connection import RedisConnectionInfo
+from academy.exchange.credential import redacted
 from academy.exchange.factory import ExchangeFactory
 from academy.exchange.keys import check_namespace
 from academy.exchange.relay import RelayTransport
@@ -93,10 +94,15 @@ class RedisExchangeFactory(ExchangeFactory[RedisExchangeTransport]):
         port: Its port.
         config: Configuration of the clients.
         namespace: Namespace of the keys; clients reach those of the same namespace.
-        **redis_kwargs: Further arguments of `redis.asyncio.Redis`, such as `password`.
+        embed_credentials: Whether pickles of the factory have the password in the
+            clear; see `HybridExchangeFactory`.
+        **redis_kwargs: Further arguments of `redis.asyncio.Redis`, such as `password`,
+            or where it is: `password_env` (an environment variable), `password_file`
+            (a file that its owner alone may read) or `credential_provider`.
 
     Raises:
-        ValueError: The namespace cannot be used in keys.
+        ValueError: The namespace cannot be used in keys, or the password is given
+            twice.
     """
 
     def __init__(
@@ -106,11 +112,14 @@ class RedisExchangeFactory(ExchangeFactory[RedisExchangeTransport]):
         *,
         config: ExchangeClientConfig | None = None,
         namespace: str = "default",
+        embed_credentials: bool = False,
         **redis_kwargs: Any,
     ) -> None:
         super().__init__(config)
         self.namespace = check_namespace(namespace)
-        self.redis_info = RedisConnectionInfo(hostname, port, redis_kwargs)
+        self.redis_info = RedisConnectionInfo(
+            hostname, port, redis_kwargs, embed=embed_credentials
+        )
 
     def __repr__(self) -> str:
         host, port, kwargs = self.redis_info

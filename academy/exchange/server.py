@@ -15,6 +15,7 @@ import hashlib
 import importlib.resources
 import logging
 import random
+import ssl
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
@@ -23,6 +24,7 @@ from redis.exceptions import (
     BusyLoadingError,
     ConnectionError,
     InvalidResponse,
+    NoPermissionError,
     NoScriptError,
     OutOfMemoryError,
     ReadOnlyError,
@@ -33,6 +35,7 @@ from redis.exceptions import (
 
 from academy.exception import ExchangeError
 from academy.exchange.connection import RedisConnectionInfo, async_client
+from academy.exchange.credential import CredentialError
 from academy.task import Tasks
 
 logger = logging.getLogger(__name__)
@@ -45,6 +48,8 @@ BATCH_BYTES = 4 << 20
 Argument: TypeAlias = str | bytes | bytearray | memoryview | int
 
 _TRANSIENT = (ConnectionError, TimeoutError, OSError, BusyLoadingError, ReadOnlyError)
+
+_ACL_HINT = ". `academy server --acl NAMESPACE` prints what its user must be allowed."
 
 
 class ServerFullError(ExchangeError):
@@ -97,6 +102,13 @@ def backoff(attempt: int) -> float:
     return min(0.5, 0.05 * 2.0 ** min(attempt, 6)) * random.uniform(0.5, 1.0)
 
 
+def _is_stranger(error: BaseException | None) -> bool:
+    """Return whether an error comes from a certificate that was not accepted."""
+    while error is not None and not isinstance(error, ssl.SSLCertVerificationError):
+        error = error.__cause__ or error.__context__
+    return error is not None
+
+
 class Command:
     """A script call that waits for its answer.
 
@@ -147,7 +159,8 @@ class Server:
 
         Raises:
             redis.exceptions.ConnectionError: It cannot be reached, or refused the
-                login (`AuthenticationError`).
+                login (`AuthenticationError`), its certificate was refused, or the
+                password cannot be found (`CredentialError`).
             IncompatibleServerError: It is older than 7.0.
         """
         deadline = asyncio.get_running_loop().time() + 4.0
@@ -159,6 +172,9 @@ class Server:
                 async with asyncio.timeout_at(deadline):
                     await self._check_version()
                 break
+            except CredentialError:
+                await self._client.aclose()
+                raise
             except AuthenticationError as e:
                 await self._client.aclose()
                 raise AuthenticationError(
@@ -166,6 +182,13 @@ class Server:
                     f"refused the login ({e}): check user name and password."
                 ) from e
             except (ConnectionError, TimeoutError, OSError, BusyLoadingError) as e:
+                if _is_stranger(e):
+                    await self._client.aclose()
+                    raise ConnectionError(
+                        f"The certificate of the Redis server at {self.info.hostname}:"
+                        f"{self.info.port} was refused ({e}). Give the authority that "
+                        "signed it (ssl_ca_certs), and the name that it is for."
+                    ) from e
                 attempt += 1
                 pause = backoff(attempt)
                 if asyncio.get_running_loop().time() + pause > deadline:
@@ -359,7 +382,8 @@ class Server:
         if isinstance(reply, RedisError):
             full = isinstance(reply, OutOfMemoryError)
             kind = ServerFullError if full else ExchangeError
-            error = kind(f"The Redis server refused {command.name}: {reply}")
+            hint = _ACL_HINT if isinstance(reply, NoPermissionError) else ""
+            error = kind(f"The Redis server refused {command.name}: {reply}{hint}")
             command.future.set_exception(error)
         else:
             command.future.set_result(reply)

@@ -84,6 +84,7 @@ class Node:
         self._connections: dict[Connection, Peer | None] = {}
         self._dialling: set[bytes] = set()
         self._not_before: dict[bytes, float] = {}
+        self._winners: dict[bytes, Endpoint] = {}
         self._closed = False
         self.refused = 0
         """Connections that were refused or did not prove themselves."""
@@ -141,7 +142,9 @@ class Node:
         due = self._loop.time() >= self._not_before.get(process, 0.0)
         if peer.connection is None and due and not busy:
             self._dialling.add(process)
-            dialling = self._dial(peer, mine.candidates(theirs))
+            won = self._winners.get(process)
+            found = sorted(mine.candidates(theirs), key=lambda e: e != won)
+            dialling = self._dial(peer, found)
             self._tasks.spawn(dialling, name=f"dial-{process.hex()[:8]}")
         return peer
 
@@ -218,6 +221,7 @@ class Node:
             reason = await proved
             if reason is not None:
                 raise OSError(reason)
+            self._winners[peer.process] = endpoint
         except BaseException:
             # One that has proved itself in the same moment is a link by now.
             if self._connections.get(connection) is None:
@@ -322,6 +326,7 @@ class Node:
         """Drop what is kept about a process that is gone."""
         peer = self.peers.pop(process, None)
         self._not_before.pop(process, None)
+        self._winners.pop(process, None)
         if peer is not None and peer.connection is not None:
             peer.connection.close("the process is gone")
 

@@ -171,6 +171,7 @@ async def test_counts_of_an_agent_that_is_not_running(mail: Office) -> None:
         await user.agent_stats(AgentId.new())
 
 
+@pytest.mark.admin
 @pytest.mark.parametrize("kind", ["redis", "hybrid"])
 async def test_namespaces_keep_apart(
     kind: str, server: EmbeddedServer, namespace: str
@@ -190,6 +191,7 @@ async def test_namespaces_keep_apart(
         assert await us.status(mine) is MailboxStatus.INACTIVE
 
 
+@pytest.mark.admin
 async def test_a_random_namespace_is_a_new_one(server: EmbeddedServer) -> None:
     factories = [
         HybridExchangeFactory.from_url(server.url, namespace=None) for _ in range(2)

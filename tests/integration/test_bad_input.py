@@ -541,6 +541,7 @@ async def test_garbage_in_the_directory(lab: Lab) -> None:
     assert [info.agent_id for info in census] == [lab.handle.agent_id]
 
 
+@pytest.mark.admin
 async def test_garbage_among_the_news(lab: Lab) -> None:
     wakes = [key async for key in lab.raw.scan_iter(f"{lab.keys.prefix}wake:*")]
     assert wakes

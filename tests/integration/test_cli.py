@@ -143,6 +143,7 @@ async def test_ps_as_json(office: Office) -> None:
     assert (absent["state"], absent["pid"], absent["queued"]) == ("INACTIVE", None, 0)
 
 
+@pytest.mark.admin
 async def test_ps_where_there_is_nobody(office: Office) -> None:
     office.namespace += "-other"
     ended = await office.run("ps")
@@ -184,6 +185,7 @@ async def test_links_as_json(office: Office) -> None:
     assert both[1]["pid"] != os.getpid()
 
 
+@pytest.mark.admin
 async def test_links_of_agents_that_do_not_run(office: Office) -> None:
     ended = await office.run("links", "desk", "absent")
     assert (ended.code, ended.out) == (1, "")

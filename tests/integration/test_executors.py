@@ -13,6 +13,7 @@ import subprocess
 import sys
 import textwrap
 import time
+import traceback
 from collections.abc import Callable
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from typing import Any
@@ -26,6 +27,7 @@ from academy.exception import (
     AgentTerminatedError,
     DeliveryError,
 )
+from academy.exchange.credential import CredentialError
 from academy.exchange.hybrid import HybridExchangeFactory
 from academy.exchange.transport import MailboxStatus
 from academy.executor import EventLoopExecutor, SubprocessExecutor
@@ -438,3 +440,37 @@ def test_fork_while_a_subprocess_starts() -> None:
             futures += [executor.submit(os.getpid), pool.submit(os.getpid)]
         done, _ = concurrent.futures.wait(futures, timeout=40)
         assert len(done) == 16
+
+
+class OtherHost(SubprocessExecutor):
+    """Its workers do not see the files that this process leaves for its own."""
+
+    home: pathlib.Path
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
+        for path in (self.home / "credentials").iterdir():
+            path.unlink()
+        return super().submit(fn, *args, **kwargs)
+
+
+@pytest.mark.parametrize("told", [False, True])
+async def test_the_password_on_another_host(
+    server: EmbeddedServer,
+    factory: HybridExchangeFactory,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: pathlib.Path,
+    told: bool,
+) -> None:
+    monkeypatch.setenv("ACADEMY_HOME", str(tmp_path / "home"))
+    password = server.redis_kwargs["password"]
+    executor = OtherHost(env={"ACADEMY_REDIS_PASSWORD": password} if told else {})
+    executor.home = tmp_path / "home"
+    manager = await Manager.from_exchange_factory(factory, executors=executor)
+    if told:
+        async with manager, asyncio.timeout(20):
+            assert await (await manager.launch(Counter)).add() == 1
+        return
+    with pytest.raises(CredentialError, match="Set ACADEMY_REDIS_PASSWORD or") as e:
+        async with manager, asyncio.timeout(20):
+            await manager.wait([await manager.launch(Counter)])
+    assert password not in "".join(traceback.format_exception(e.value))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pathlib
 import pickle
+import re
 import stat
 import tomllib
 from typing import Any
@@ -93,6 +94,30 @@ def test_secrets_are_not_shown(path: pathlib.Path, text: str) -> None:
     config = load(path, text)
     assert "sesame" not in repr(config)
     assert "localhost" in repr(config)
+
+
+@pytest.mark.parametrize("text", [HYBRID, REDIS])
+def test_a_password_that_others_may_read(
+    path: pathlib.Path, text: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    path.touch(mode=0o600)
+    load(path, text)
+    assert not caplog.records
+    path.chmod(0o640)
+    load(path, text)
+    (record,) = caplog.records
+    assert str(path) in record.getMessage()
+    assert "sesame" not in record.getMessage()
+
+
+@pytest.mark.parametrize("text", [HYBRID, REDIS])
+def test_a_reference_to_a_password(
+    path: pathlib.Path, text: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    path.touch(mode=0o644)
+    config = load(path, re.sub(r'password = ".*?"', 'password_env = "X"', text))
+    assert "VariableSecret(variable='X')" in repr(config.get_exchange())
+    assert not caplog.records
 
 
 def test_arguments_of_the_agent_are_not_shown() -> None:

@@ -13,6 +13,7 @@ from academy.exchange.engine import Engine
 from academy.exchange.keys import Keys
 from academy.exchange.server import Server
 from tests.proxy import Proxy
+from tests.restricted import admin_kwargs
 
 
 @pytest.fixture
@@ -26,8 +27,9 @@ def keys(namespace: str) -> Keys:
 
 
 @pytest.fixture
-async def raw(info: RedisConnectionInfo) -> AsyncIterator[redis.asyncio.Redis]:
-    """A client to look at keys with, and to damage them."""
+async def raw(server: EmbeddedServer) -> AsyncIterator[redis.asyncio.Redis]:
+    """A client to look at keys with, and to damage them; it may do all."""
+    info = RedisConnectionInfo(server.host, server.port, admin_kwargs(server))
     client = async_client(info, timeout=5.0)
     yield client
     await client.aclose()

@@ -37,6 +37,7 @@ async def test_users_of_a_server_and_namespace_share_an_engine(
     await release(third)
 
 
+@pytest.mark.admin
 async def test_others_have_engines_of_their_own(
     info: RedisConnectionInfo, namespace: str
 ) -> None:
@@ -131,6 +132,7 @@ def test_a_namespace_that_cannot_be_used(info: RedisConnectionInfo) -> None:
         asyncio.run(acquire(info, "a b"))
 
 
+@pytest.mark.admin
 async def test_nothing_is_kept_of_those_who_left(
     info: RedisConnectionInfo, namespace: str
 ) -> None:

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import asyncio
 import pickle
+import socket
 
 import pytest
 
 from academy.embedded import EmbeddedServer
 from academy.exchange.hybrid import HybridExchangeFactory
 from academy.message import Message, PingRequest, SuccessResponse
+from academy.socket import open_port
 from tests.unit.exchange.foreign import Calc
 
 
@@ -84,3 +86,23 @@ async def test_messages_of_a_blocked_one_take_the_relay(
     assert {link.path for link in links} == {"relay"}
     assert sum(link.sent + link.received for link in links) == 0
     assert theirs.links[0].reason == "this process makes no direct links"
+
+
+async def test_processes_of_one_host_share_a_range(
+    server: EmbeddedServer, namespace: str
+) -> None:
+    """Another process has the first port."""
+    with socket.socket() as other:
+        other.bind(("", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        ports = [port, open_port()]
+        factory = HybridExchangeFactory.from_url(
+            server.url, namespace=namespace, ports=ports
+        )
+        async with await factory.create_user_client() as user:
+            links = user._transport.engine.links
+            assert links is not None
+            assert ports[1] in links.node.ports
+            with pytest.raises(OSError, match=f"Port {port} cannot be used"):
+                await factory.create_user_client()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import pickle
 import threading
 from collections.abc import Iterator
@@ -114,3 +115,48 @@ def test_threads_share_a_pool() -> None:
     for thread in threads:
         thread.join()
     assert sorted(taken) == list(range(1000, 1400))
+
+
+def in_use(port: int) -> OSError:
+    return OSError(errno.EADDRINUSE, f"port {port} is in use")
+
+
+async def test_ports_of_other_processes_are_passed_over() -> None:
+    pool = PortPool(range(2000, 2004))
+    tried: list[int] = []
+
+    async def create(port: int) -> str:
+        tried.append(port)
+        if port < 2002:
+            raise in_use(port)
+        return f"on {port}"
+
+    assert await pool.use(pool.take(), create) == "on 2002"
+    assert tried == [2000, 2001, 2002]
+    # They may be free by now.
+    assert [pool.take(), pool.take(), pool.take()] == [2000, 2001, 2003]
+    for port in range(2000, 2004):
+        release_port(port)
+
+
+async def test_other_processes_have_all_ports() -> None:
+    pool = PortPool([2000, 2001])
+
+    async def create(port: int) -> None:
+        raise in_use(port)
+
+    for _ in range(2):
+        with pytest.raises(OSError, match="port 2001 is in use"):
+            await pool.use(pool.take(), create)
+
+
+async def test_a_port_is_released_when_nothing_is_made() -> None:
+    pool = PortPool([2000, 2001])
+
+    async def create(port: int) -> None:
+        raise PermissionError(errno.EACCES, f"port {port} is not for you")
+
+    with pytest.raises(PermissionError, match="2000"):
+        await pool.use(pool.take(), create)
+    assert pool.take() == 2000
+    release_port(2000)

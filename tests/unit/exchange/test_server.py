@@ -264,6 +264,7 @@ async def test_a_call_fails_at_its_deadline(
         await long
 
 
+@pytest.mark.admin
 async def test_a_stalled_server_is_given_up_early(
     proxy: Proxy, proxied: RedisConnectionInfo
 ) -> None:
@@ -315,6 +316,7 @@ async def test_only_cancelled_calls_in_line(commands: Server) -> None:
     assert await commands.call("secret", b"x" * 32, timeout=5) == b"x" * 32
 
 
+@pytest.mark.admin
 async def test_closing_fails_what_has_no_answer(
     proxy: Proxy, proxied: RedisConnectionInfo
 ) -> None:
@@ -374,6 +376,7 @@ def test_the_error_travels() -> None:
     assert "cannot be reached." in str(ServerUnavailableError())
 
 
+@pytest.mark.admin
 async def test_a_server_that_is_read_only_for_a_while_is_waited_for(
     fresh_server: EmbeddedServer,
 ) -> None:

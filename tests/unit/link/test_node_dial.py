@@ -144,6 +144,35 @@ class TestCandidates:
         assert len(a.connections) == 1
         assert not [record for record in caplog.records if record.name == "asyncio"]
 
+    async def test_the_winner_is_the_first_next_time(
+        self, network: Network, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(node_module, "STAGGER", 0.02)
+        a, b = await network.open(), await network.open()
+        async with Mute(network.changes) as mute:
+            dial(a, b, "tcp", [mute.endpoint, tcp(b)])
+            await network.until(lambda: a.linked(b) and not a.is_dialling(b.process))
+            a.connection(b).close("enough")
+            await network.until(lambda: not a.linked(b) and not b.linked(a))
+            monkeypatch.setattr(node_module, "STAGGER", NEVER)
+            dial(a, b, "tcp", [mute.endpoint, tcp(b)])
+            await network.until(lambda: a.linked(b))
+            assert mute.seen == 1
+
+    async def test_a_winner_may_lose_next_time(
+        self, network: Network, monkeypatch: pytest.MonkeyPatch, closed_port: Endpoint
+    ) -> None:
+        monkeypatch.setattr(node_module, "STAGGER", NEVER)
+        a, b = await network.open(), await network.open()
+        port = await b.add_port(0)
+        dial(a, b, "tcp", [loopback(port)])
+        await network.until(lambda: a.linked(b) and not a.is_dialling(b.process))
+        b.remove_port(port)
+        a.connection(b).close("enough")
+        await network.until(lambda: not a.linked(b) and not b.linked(a))
+        dial(a, b, "tcp", [tcp(b), loopback(port)])
+        await network.until(lambda: a.linked(b))
+
 
 class TestFailure:
     async def test_nobody_listens(
