@@ -31,6 +31,7 @@ from academy.exception import (
     ActionCancelledError,
     ActionInvalidStateError,
     DeserializationError,
+    DeserializationMethodProhibitedError,
     Executed,
     ForbiddenError,
     IncompatibleNetworkProtocolError,
@@ -39,6 +40,7 @@ from academy.exception import (
     PeerUnreachableError,
     PingCancelledError,
     RequestLostError,
+    UnauthorizedActionError,
 )
 from academy.header import PROTOCOL_VERSION
 from academy.identifier import AgentId, UserId
@@ -347,6 +349,8 @@ class ErrorCode(enum.IntEnum):
     PEER_UNREACHABLE = 7
     REQUEST_LOST = 8
     DEADLINE_PASSED = 9
+    UNAUTHORIZED_ACTION = 10
+    SERIALIZATION_PROHIBITED = 11
 
 
 _SIMPLE_ERRORS: dict[ErrorCode, type[Exception]] = {
@@ -393,12 +397,22 @@ class AcademyErrorResponse(Body, kw_only=True):
             )
         if self.error_code is ErrorCode.DEADLINE_PASSED:
             return TimeoutError(self.detail)
+        if self.error_code is ErrorCode.SERIALIZATION_PROHIBITED:
+            return DeserializationMethodProhibitedError(*_prohibited(self.detail))
         uid = self.mailbox_id
         if uid is None:
             raise ValueError(f"An error response {self.error_code.name} names nobody.")
         if self.error_code is ErrorCode.MAILBOX_TERMINATED:
             return MailboxTerminatedError(uid, self.detail or None, self.executed)
+        if self.error_code is ErrorCode.UNAUTHORIZED_ACTION:
+            return UnauthorizedActionError(uid, self.detail)
         return _DELIVERY_ERRORS[self.error_code](uid, self.executed, self.detail)
+
+
+def _prohibited(detail: str) -> tuple[str, tuple[str, ...]]:
+    """Return the serialization that was refused, and those that are accepted."""
+    refused, *accepted = detail.split()
+    return refused, tuple(accepted)
 
 
 @runtime_checkable

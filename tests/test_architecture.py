@@ -58,9 +58,9 @@ LAYERS: dict[int, str] = {
     17: "exchange.relay",
     18: "exchange.local exchange.redis exchange.hybrid",
     # The actor surface.
-    20: "answer outcome status_watch call deadline",
-    21: "remote_handle dispatch",
-    22: "proxy_handle",
+    20: "answer outcome status_watch call deadline action_run",
+    21: "remote_handle authorization",
+    22: "proxy_handle dispatch",
     23: "handle",
     24: "context action",
     25: "agent",
