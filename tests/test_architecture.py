@@ -37,8 +37,8 @@ LAYERS: dict[int, str] = {
     "link.handshake link.window link.reader link.parts link.channel",
     3: "serialize socket logging logging.configs embedded link.protocol link.incoming "
     "header",
-    4: "body runtime_config exchange.secret exchange.server exchange.outbox "
-    "link.connection link.listener link.session",
+    4: "body runtime_config exchange.secret exchange.cipher exchange.server "
+    "exchange.outbox link.connection link.listener link.session",
     5: "message exchange.lease exchange.wake exchange.mailbox exchange.keyring "
     "link.peer",
     # Exchanges: the parts, the engine on Redis, and the three that users choose from.
@@ -95,6 +95,7 @@ TYPE_ONLY = {
     ("exchange.registry", "exchange.factory"),
     ("cli.output", "rich.console"),
     ("exchange.hybrid", "redis.asyncio"),  # names a parameter's type
+    ("exchange.cipher", "cryptography.hazmat.primitives.ciphers.aead"),
     # The package offers its names lazily; type checkers need to see them.
     *(
         ("exchange", f"exchange.{name}")
@@ -112,6 +113,7 @@ PACKAGES = {
         "exchange.lease",
         "exchange.wake",
     },
+    "cryptography": {"exchange.cipher"},
     "cloudpickle": {"serialize", "capsule", "worker", "executor"},
     "psutil": {"socket", "link.host"},
     "uvloop": {"worker"},
@@ -123,7 +125,7 @@ PACKAGES = {
     "rich": {"cli", "demo"},
 }
 """Who may import a package: modules, or packages with all that is in them."""
-LAZY = {"psutil", "uvloop", "pydantic_core", "sklearn", "tomli_w"}
+LAZY = {"cryptography", "psutil", "uvloop", "pydantic_core", "sklearn", "tomli_w"}
 """Packages that are imported in functions only: they are optional, or slow."""
 
 PURE = words(

@@ -64,6 +64,7 @@ class Engine:
         namespace: The namespace.
         direct: Whether to talk directly to other processes.
         interface: Network interface, by name or address, for that; `None` for all.
+        encrypt_relay: Whether to encrypt what goes into queues.
     """
 
     def __init__(
@@ -73,15 +74,16 @@ class Engine:
         *,
         direct: bool = False,
         interface: str | None = None,
+        encrypt_relay: bool = False,
     ) -> None:
         self._interface = interface
         keys = Keys(namespace)
         self.process = new_process_id()
-        self._keys = keys
         self.server = Server(info, keys.prefix)
         self.directory = Directory(self.server)
-        self.keyring = Keyring(self.server)
-        self.queues = Queues(self.server, self.process, self.keyring.secrets)
+        self.keyring = Keyring(self.server, private=encrypt_relay)
+        secrets = self.keyring.secrets
+        self.queues = Queues(self.server, self.process, secrets, encrypt=encrypt_relay)
         self.boxes: dict[EntityId, BoundMailbox] = {}
         self._by_key: dict[str, BoundMailbox] = {}
         self._by_uid: dict[int, BoundMailbox] = {}
@@ -97,7 +99,7 @@ class Engine:
         self._lease = Lease(info, keys.prefix, self.process, self._lease_lost)
         self.links: Links | None = None
         if direct:
-            process, secrets = bytes.fromhex(self.process), self.keyring.stored
+            process, stored = bytes.fromhex(self.process), self.keyring.stored
             self.links = Links(
                 self.directory,
                 self._by_uid,
@@ -105,7 +107,7 @@ class Engine:
                 self._receiver,
                 self._lease.certain,
                 self._link_lost,
-                lambda links: Node(process, namespace, secrets, links, config),
+                lambda links: Node(process, namespace, stored, links, config),
             )
             self.courier.seek = self.links.seek
             self.courier.moved = self.links.forget
@@ -121,7 +123,7 @@ class Engine:
             redis.exceptions.ConnectionError: The server cannot be reached, or refuses
                 the login.
             IncompatibleServerError: The server is too old.
-            ValueError: There is no such interface.
+            ValueError: There is no such interface, or no secret as it is needed.
         """
         try:
             await self.server.open()
@@ -214,7 +216,7 @@ class Engine:
         # A process's own mailbox ends with it; that must not wait for a dead server.
         stall = STALL if uid in self.boxes else None
         waiting = await self.directory.terminate(uid, reason, stall=stall)
-        for head, maybe in waiting:
+        for head, maybe in self.queues.heads(uid, waiting):
             with contextlib.suppress(ValueError, IncompatibleNetworkProtocolError):
                 header = decode([head]).header
                 body = terminated(uid, reason, "maybe" if maybe else "no")
@@ -324,9 +326,8 @@ class Engine:
         self.courier.retire(box)
 
     def _resend(self, box: BoundMailbox, untaken: list[Delivery]) -> None:
-        for delivery in untaken:
-            if delivery.local:
-                self.router.resend_soon(box.uid, delivery)
+        for delivery in [d for d in untaken if d.local]:
+            self.router.resend_soon(box.uid, delivery)
 
     def _mailbox_gone(self, key: str, reason: str) -> None:
         box = self._by_key.get(key)
@@ -341,10 +342,9 @@ class Engine:
         self.router.forget_dest(base32_to_uuid(key))
 
     def _refuse(self, box: BoundMailbox, untaken: list[Delivery], reason: str) -> None:
-        for delivery in untaken:
-            if delivery.message.is_request():
-                body = terminated(box.uid, reason, "no")
-                self.router.respond_soon(delivery.message.header, body)
+        body = terminated(box.uid, reason, "no")
+        for message in [d.message for d in untaken if d.message.is_request()]:
+            self.router.respond_soon(message.header, body)
 
     def _drop(self, box: BoundMailbox) -> bool:
         """Forget a box; return whether it was the current one of its mailbox."""

@@ -38,6 +38,7 @@ class RedisExchangeTransport(RelayTransport):
         mailbox_id: The mailbox.
         redis_info: The server.
         namespace: Namespace of the keys.
+        encrypt_relay: Whether to encrypt what goes into queues.
     """
 
     direct = False
@@ -49,8 +50,10 @@ class RedisExchangeTransport(RelayTransport):
         *,
         redis_info: RedisConnectionInfo,
         namespace: str = "default",
+        encrypt_relay: bool = False,
     ) -> None:
         super().__init__(mailbox_id, redis_info, namespace)
+        self.encrypt_relay = encrypt_relay
 
     @classmethod
     async def new(
@@ -60,6 +63,7 @@ class RedisExchangeTransport(RelayTransport):
         mailbox_id: EntityId | None = None,
         name: str | None = None,
         namespace: str = "default",
+        encrypt_relay: bool = False,
     ) -> Self:
         """Return a transport bound to a mailbox.
 
@@ -68,6 +72,7 @@ class RedisExchangeTransport(RelayTransport):
             mailbox_id: The mailbox; `None` registers a new user.
             name: Name of the new user.
             namespace: Namespace of the keys.
+            encrypt_relay: Whether to encrypt what goes into queues.
 
         Raises:
             redis.exceptions.ConnectionError: The server cannot be reached.
@@ -75,14 +80,25 @@ class RedisExchangeTransport(RelayTransport):
             MailboxTerminatedError: It is closed for good.
         """
         uid = mailbox_id or UserId.new(name=name)
-        transport = cls(uid, redis_info=redis_info, namespace=namespace)
+        transport = cls(
+            uid,
+            redis_info=redis_info,
+            namespace=namespace,
+            encrypt_relay=encrypt_relay,
+        )
         await transport.open(register=mailbox_id is None)
         return transport
 
     def factory(self) -> RedisExchangeFactory:
         """Return a factory that makes clients of the same exchange."""
         host, port, kwargs = self._redis_info
-        return RedisExchangeFactory(host, port, namespace=self._namespace, **kwargs)
+        return RedisExchangeFactory(
+            host,
+            port,
+            namespace=self._namespace,
+            encrypt_relay=self.encrypt_relay,
+            **kwargs,
+        )
 
 
 class RedisExchangeFactory(ExchangeFactory[RedisExchangeTransport]):
@@ -93,6 +109,10 @@ class RedisExchangeFactory(ExchangeFactory[RedisExchangeTransport]):
         port: Its port.
         config: Configuration of the clients.
         namespace: Namespace of the keys; clients reach those of the same namespace.
+        encrypt_relay: Whether to encrypt what messages say while they wait on the
+            server, so that it need not be trusted with that. All members need the
+            `ACADEMY_SECRET_FILE` then. What others have encrypted is understood
+            without it, too. Who writes to whom, when and how much stays visible.
         **redis_kwargs: Further arguments of `redis.asyncio.Redis`, such as `password`.
 
     Raises:
@@ -106,9 +126,11 @@ class RedisExchangeFactory(ExchangeFactory[RedisExchangeTransport]):
         *,
         config: ExchangeClientConfig | None = None,
         namespace: str = "default",
+        encrypt_relay: bool = False,
         **redis_kwargs: Any,
     ) -> None:
         super().__init__(config)
+        self.encrypt_relay = encrypt_relay
         self.namespace = check_namespace(namespace)
         self.redis_info = RedisConnectionInfo(hostname, port, redis_kwargs)
 
@@ -116,7 +138,7 @@ class RedisExchangeFactory(ExchangeFactory[RedisExchangeTransport]):
         host, port, kwargs = self.redis_info
         return (
             f"{type(self).__name__}({host!r}, {port}, namespace={self.namespace!r}, "
-            f"{redacted(kwargs)})"
+            f"encrypt_relay={self.encrypt_relay}, {redacted(kwargs)})"
         )
 
     async def _create_transport(
@@ -131,4 +153,5 @@ class RedisExchangeFactory(ExchangeFactory[RedisExchangeTransport]):
             mailbox_id=mailbox_id,
             name=name,
             namespace=self.namespace,
+            encrypt_relay=self.encrypt_relay,
         )
