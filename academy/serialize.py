@@ -209,9 +209,7 @@ def allowed_set(
 
 
 @contextlib.contextmanager
-def allowing(
-    strategies: frozenset[SerializationStrategy] | set[SerializationStrategy] | None,
-) -> Iterator[None]:
+def allowing(strategies: Iterable[SerializationStrategy] | None) -> Iterator[None]:
     """Narrow the accepted strategies within a block; `None` changes nothing.
 
     What the surroundings do not accept stays refused.
@@ -219,7 +217,8 @@ def allowing(
     if strategies is None:
         yield
         return
-    token = allowed_deserializers.set(strategies & allowed_deserializers.get())
+    narrowed = frozenset(map(SerializationStrategy, strategies))
+    token = allowed_deserializers.set(narrowed & allowed_deserializers.get())
     try:
         yield
     finally:
