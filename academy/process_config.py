@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Self
 
+import msgspec.structs
+
 from academy.agent import Agent
 from academy.exchange.factory import ExchangeFactory
 from academy.exchange.transport import AgentRegistration
@@ -36,6 +38,7 @@ class HybridExchangeModel(Value):
     interface: str | None = None
     namespace: str = "default"
     ports: list[int] | None = None
+    encrypt_relay: bool = False
     exchange_type: Literal["hybrid"] = "hybrid"
 
     def create(self) -> ExchangeFactory[Any]:
@@ -49,6 +52,7 @@ class HybridExchangeModel(Value):
             interface=self.interface,
             namespace=self.namespace,
             ports=self.ports,
+            encrypt_relay=self.encrypt_relay,
         )
 
 
@@ -232,7 +236,7 @@ class AgentProcessConfig:
         return cls(
             exchange=_validated(tables, "exchange", _EXCHANGES[kind]),
             agent=_validated(tables, "agent", AgentModel),
-            config=_validated({"config": {}, **tables}, "config", RuntimeConfig),
+            config=_runtime_config(tables.get("config", {})),
             agent_registration=registration,
         )
 
@@ -258,7 +262,8 @@ class AgentProcessConfig:
 
         Raises:
             OSError: The file cannot be written.
-            TypeError: An argument of the agent has no notation in TOML.
+            TypeError: An argument of the agent, or an `authorize` hook, has no
+                notation in TOML.
         """
         tables = {
             "exchange": self.exchange.model_dump(mode="json"),
@@ -300,6 +305,19 @@ def _validated(tables: Mapping[str, Any], name: str, model: Any) -> Any:
         raise
 
 
+def _runtime_config(table: Any) -> RuntimeConfig:
+    """Build the configuration, whose hook is a path like `'module:function'`."""
+    hook = None
+    if isinstance(table, Mapping) and "authorize" in table:
+        table = dict(table)
+        hook = _load("[config] authorize", table.pop("authorize"))
+    config: RuntimeConfig = _validated({"config": table}, "config", RuntimeConfig)
+    try:
+        return msgspec.structs.replace(config, authorize=hook)
+    except ValueError as e:
+        raise ConfigError(f"[config] {e}") from e
+
+
 def _registration_type(kind: str) -> Any:
     module = importlib.import_module(f"academy.exchange.{kind}")
     return getattr(module, f"{kind.capitalize()}AgentRegistration")
@@ -316,14 +334,20 @@ def _split(constructor: str) -> tuple[str, str]:
     return module, name
 
 
-def _load_class(constructor: str) -> Any:
-    module_name, name = _split(constructor)
+def _load(what: str, path: str) -> Any:
+    """Return what a path like `'module:name'` leads to."""
     try:
-        cls: Any = importlib.import_module(module_name)
+        module_name, name = _split(path)
+        found: Any = importlib.import_module(module_name)
         for attribute in name.split("."):
-            cls = getattr(cls, attribute)
-    except (ImportError, AttributeError) as e:
-        raise ConfigError(f"[agent] constructor={constructor!r}: {e}.") from e
+            found = getattr(found, attribute)
+    except (ImportError, AttributeError, TypeError, ValueError) as e:
+        raise ConfigError(f"{what}={path!r}: {e}.") from e
+    return found
+
+
+def _load_class(constructor: str) -> Any:
+    cls = _load("[agent] constructor", constructor)
     if not (isinstance(cls, type) and issubclass(cls, Agent)):
         raise ConfigError(f"[agent] constructor={constructor!r} is not an Agent class.")
     return cls
