@@ -38,6 +38,7 @@ LAYERS: dict[int, str] = {
     3: "serialize socket logging logging.configs embedded link.protocol link.incoming "
     "header",
     4: "body runtime_config exchange.secret exchange.cipher exchange.server "
+    "exchange.backlog "
     "exchange.outbox link.connection link.listener link.session",
     5: "message exchange.lease exchange.wake exchange.mailbox exchange.keyring "
     "link.peer",

@@ -17,6 +17,7 @@ from academy.exception import (
     MailboxTerminatedError,
 )
 from academy.exchange.audit import Auditor
+from academy.exchange.backlog import Backlog
 from academy.exchange.bound import BoundMailbox, Delivery
 from academy.exchange.connection import RedisConnectionInfo
 from academy.exchange.courier import Courier
@@ -87,6 +88,7 @@ class Engine:
         self.boxes: dict[EntityId, BoundMailbox] = {}
         self._by_key: dict[str, BoundMailbox] = {}
         self._by_uid: dict[int, BoundMailbox] = {}
+        self._backlog = Backlog()
         self._tasks = Tasks("exchange-engine")
         config = LinkConfig()
         self.courier = Courier(self.queues, config, self._restore)
@@ -187,8 +189,8 @@ class Engine:
             former.fence()
             await self._release(former, TAKEN_OVER)
         inc, marks, mro, clean = await self.directory.bind(uid, self.process)
-        received, bounce = Received(inc, marks), self._receiver.bounce
-        box = BoundMailbox(uid, mro, inc, received, self._want, clean, bounce)
+        parts = Received(inc, marks), self._want, clean, self._receiver.bounce
+        box = BoundMailbox(uid, mro, inc, *parts, self._backlog)
         former = self.boxes.get(uid)
         if former is not None:
             self._fenced(former)
@@ -210,8 +212,7 @@ class Engine:
 
     async def terminate(self, uid: EntityId, reason: str = "") -> None:
         """Close a mailbox for good and answer the requests that wait in it."""
-        own = self.boxes.get(uid)
-        if own is not None:
+        if (own := self.boxes.get(uid)) is not None:
             await self.courier.release(own, SEND_GRACE)
         # A process's own mailbox ends with it; that must not wait for a dead server.
         stall = STALL if uid in self.boxes else None

@@ -320,7 +320,7 @@ class Links:
         # Whoever sends from there can be answered there, if that is not a former owner.
         self._where[key.src] = peer.process
         box = self._by_uid.get(key.dest.int)
-        if box is None or box.ended or not self._owns(box):
+        if box is None or box.ended or box.crowded or not self._owns(box):
             peer.session.refuse(channel, Reason.NOT_HERE)
         else:
             name = stream_of(key)
