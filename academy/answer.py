@@ -7,7 +7,13 @@ import traceback
 from types import TracebackType
 from typing import Any
 
-from academy.exception import ExceptionSerializationError, SerializationError
+from academy.exception import (
+    DeserializationMethodProhibitedError,
+    ExceptionSerializationError,
+    SerializationError,
+    UnauthorizedActionError,
+)
+from academy.identifier import EntityId
 from academy.message import (
     AcademyErrorResponse,
     ActionRequest,
@@ -80,6 +86,45 @@ def error_body(
         )
         packed = pack(substitute, strategy, what="exception")
     return UserErrorResponse(serialization=strategy, packed=packed)
+
+
+def refusal_body(
+    uid: EntityId,
+    error: UnauthorizedActionError | DeserializationMethodProhibitedError,
+) -> AcademyErrorResponse:
+    """Return the response to a request that an agent does not accept.
+
+    It carries nothing serialized: what the caller wants may be what is refused.
+    """
+    if isinstance(error, UnauthorizedActionError):
+        code, detail = ErrorCode.UNAUTHORIZED_ACTION, error.action
+    else:
+        code = ErrorCode.SERIALIZATION_PROHIBITED
+        detail = " ".join((error.serializer, *error.allowed))
+    return AcademyErrorResponse(
+        error_code=code, mailbox_id=uid, executed="no", detail=detail
+    )
+
+
+def fatal_error(name: str, action: str, error: BaseException) -> RuntimeError:
+    """Return the error that ends an agent in the place of one that must not pass."""
+    text = f"Action {action!r} of {name} raised {type(error).__name__}"
+    if str(error):
+        text += f": {error}"
+    failure = RuntimeError(f"{text}. The agent ends.")
+    failure.__cause__ = error
+    return failure
+
+
+def outside(error: Exception) -> TracebackType | None:
+    """Return the part of a traceback that lies in the agent's code, if there is one."""
+    part = error.__traceback__
+    while part is not None and part.tb_frame.f_globals.get("__name__") in _OURS:
+        part = part.tb_next
+    return part
+
+
+_OURS = frozenset({"academy.dispatch", "academy.agent", "academy.runtime"})
 
 
 def damage_body(error: Exception) -> UserErrorResponse:

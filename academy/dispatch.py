@@ -8,11 +8,9 @@ import functools
 import logging
 import uuid
 from collections.abc import Callable, Coroutine
-from types import TracebackType
 from typing import Any, TypeAlias
 
-from msgspec import Struct
-
+from academy.action_run import ActionRun, RunKey, run_key
 from academy.answer import (
     ACTION_CANCELLED,
     ACTION_INVALID_STATE,
@@ -21,12 +19,17 @@ from academy.answer import (
     damage_body,
     error_body,
     exception_strategy,
+    fatal_error,
+    outside,
+    refusal_body,
     result_body,
     wanted_strategies,
 )
+from academy.authorization import SHUTDOWN, Authorization
 from academy.deadline import Deadlines, deadline_body
 from academy.exception import (
     AcademyRemoteError,
+    DeserializationMethodProhibitedError,
     ExchangeError,
     MessageTooLargeError,
     SerializationError,
@@ -37,7 +40,6 @@ from academy.message import (
     AcademyErrorResponse,
     ActionRequest,
     CancelRequest,
-    Header,
     Message,
     PingRequest,
     Response,
@@ -61,24 +63,7 @@ Invoke: TypeAlias = Callable[
 ]
 """Runs an action: its name, who asks, and its arguments."""
 
-
-_Key: TypeAlias = tuple[int, int]
-"""Who sent a request, and its tag, as the numbers of their UUIDs."""
 _Admitted: TypeAlias = ActionRequest | PingRequest
-
-
-def _key(header: Header, tag: uuid.UUID | None = None) -> _Key:
-    return header.src.uid.int, (tag or header.tag).int
-
-
-class _Run(Struct, eq=False):
-    """An action that is running."""
-
-    key: _Key
-    message: Message[Any]
-    task: Any = None
-    abandoned: bool = False
-    expired: bool = False
 
 
 class Dispatcher:
@@ -94,8 +79,7 @@ class Dispatcher:
 
     A call that has a deadline is answered with a `TimeoutError` when it passes: an
     action that runs is cancelled, one that has not begun never begins. The time
-    counts from the arrival of the request, by the clock of this process, and before
-    that while it waited in a queue.
+    counts from the arrival of the request, and before that while it waits in a queue.
 
     Args:
         name: Name of the agent, for logs and tasks.
@@ -103,6 +87,8 @@ class Dispatcher:
         shutdown: Set when the agent is to end.
         on_shutdown: Called with the `terminate` of a shutdown request.
         on_failure: Called when an action raised what must end the agent.
+        authorization: Asked before an action runs or the agent ends; `None` permits
+            everything.
     """
 
     def __init__(
@@ -113,20 +99,22 @@ class Dispatcher:
         shutdown: asyncio.Event,
         on_shutdown: Callable[[bool | None], None],
         on_failure: Callable[[Exception], None],
+        authorization: Authorization | None = None,
     ) -> None:
         self._name = name
         self._invoke = invoke
         self._shutdown = shutdown
         self._on_shutdown = on_shutdown
         self._on_failure = on_failure
+        self._authorization = authorization
         self._tasks = Tasks(name)
         self._client: AgentExchangeClient[Any, Any] | None = None
         self._context: contextvars.Context | None = None
-        self._kept: dict[_Key, Message[Any]] = {}
-        self._running: dict[_Key, _Run] = {}
-        self._unfinished: set[_Run] = set()
-        self._cancelled_early: dict[_Key, None] = {}
-        self._deadlines: Deadlines[_Key] = Deadlines(self._expire)
+        self._kept: dict[RunKey, Message[Any]] = {}
+        self._running: dict[RunKey, ActionRun] = {}
+        self._unfinished: set[ActionRun] = set()
+        self._cancelled_early: dict[RunKey, None] = {}
+        self._deadlines: Deadlines[RunKey] = Deadlines(self._expire)
         self._unanswered = 0
         self._progress: asyncio.Event | None = None
         self._refusal: AcademyErrorResponse | None = None
@@ -165,11 +153,29 @@ class Dispatcher:
         elif isinstance(body, CancelRequest):
             self._cancel_for(message, body.target_tag)
         elif isinstance(body, ShutdownRequest):
-            self._answer(message, SUCCESS)
-            self._on_shutdown(body.terminate)
+            hook = self._authorization
+            if hook is None:
+                self._shut_down(message, body)
+            else:
+                self._tasks.spawn(
+                    self._ask_to_shut_down(hook, message, body), name="shutdown"
+                )
         else:
             wrong = ValueError(f"A {body.kind} was sent as a request.")
             self._answer(message, damage_body(wrong))
+
+    def _shut_down(self, message: Message[Any], request: ShutdownRequest) -> None:
+        self._answer(message, SUCCESS)
+        self._on_shutdown(request.terminate)
+
+    async def _ask_to_shut_down(
+        self, hook: Authorization, message: Message[Any], request: ShutdownRequest
+    ) -> None:
+        refusal = await hook.refusal(SHUTDOWN, message)
+        if refusal is None:
+            self._shut_down(message, request)
+        else:
+            self._answer(message, refusal)
 
     async def finish_actions(self) -> None:
         """Wait until no action runs, however long that takes."""
@@ -217,7 +223,7 @@ class Dispatcher:
             self._progress.set()
 
     def _admit(self, message: Message[Any], body: _Admitted) -> None:
-        key = _key(message.header)
+        key = run_key(message.header)
         if key in self._running or key in self._kept:
             # Its answer answers both.
             self._unanswered -= 1
@@ -241,11 +247,11 @@ class Dispatcher:
         refusal = PING_CANCELLED if is_ping else ACTION_CANCELLED
         self._answer(message, self._refusal or refusal)
 
-    def _start(self, key: _Key, message: Message[Any], body: _Admitted) -> None:
+    def _start(self, key: RunKey, message: Message[Any], body: _Admitted) -> None:
         if isinstance(body, PingRequest):
             self._answer(message, SUCCESS)
             return
-        run = self._running[key] = _Run(key, message)
+        run = self._running[key] = ActionRun(key, message)
         assert self._context is not None
         # A copy, for a context cannot be entered again while it is entered.
         context = self._context.copy()
@@ -257,7 +263,7 @@ class Dispatcher:
             self._run(run, body), name=f"{self._name}/{body.action}", context=context
         )
 
-    async def _run(self, run: _Run, request: ActionRequest) -> None:
+    async def _run(self, run: ActionRun, request: ActionRequest) -> None:
         body: Response
         try:
             try:
@@ -278,19 +284,24 @@ class Dispatcher:
         """Run an action and return the answer, whatever happens."""
         for_result, for_exception = wanted_strategies(request)
         try:
+            if self._authorization is not None:
+                refusal = await self._authorization.refusal(request.action, message)
+                if refusal is not None:
+                    return refusal
             check_allowed(for_result, for_exception)
             args, kwargs = request.get_args(), request.get_kwargs()
+        except asyncio.CancelledError:
+            return _cancelled()
+        except DeserializationMethodProhibitedError as e:
+            return refusal_body(message.dest, e)
         except Exception as e:
             return error_body(e, for_exception)
         try:
             result = await self._invoke(request.action, message.src, args, kwargs)
         except asyncio.CancelledError:
-            task = asyncio.current_task()
-            while task is not None and task.cancelling():
-                task.uncancel()  # the answer must go out undisturbed
-            return ACTION_CANCELLED
+            return _cancelled()
         except Exception as e:
-            return error_body(e, for_exception, raised_in=_outside(e))
+            return error_body(e, for_exception, raised_in=outside(e))
         except GeneratorExit:
             raise
         except BaseException as e:
@@ -302,17 +313,13 @@ class Dispatcher:
 
     def _fatal(self, action: str, error: BaseException) -> Exception:
         """End the agent for an error that must not pass through the event loop."""
-        text = f"Action {action!r} of {self._name} raised {type(error).__name__}"
-        if str(error):
-            text += f": {error}"
-        failure = RuntimeError(f"{text}. The agent ends.")
-        failure.__cause__ = error
+        failure = fatal_error(self._name, action, error)
         self._on_failure(failure)
         return AcademyRemoteError(str(failure))
 
     def _cancel_for(self, message: Message[Any], tag: uuid.UUID) -> None:
         """Cancel, for the sender of a cancel request, an action of its own."""
-        key = _key(message.header, tag)
+        key = run_key(message.header, tag)
         run = self._running.get(key)
         kept = self._kept.get(key)
         if run is not None:
@@ -327,13 +334,13 @@ class Dispatcher:
             return
         self._answer(message, SUCCESS)
 
-    def _note_early(self, key: _Key) -> None:
+    def _note_early(self, key: RunKey) -> None:
         """Keep a cancel in mind: those that wait in queues may overtake requests."""
         self._cancelled_early[key] = None
         if len(self._cancelled_early) > EARLY_CANCELS:
             del self._cancelled_early[next(iter(self._cancelled_early))]
 
-    def _expire(self, key: _Key) -> None:
+    def _expire(self, key: RunKey) -> None:
         """End a call whose deadline has passed."""
         run = self._running.get(key)
         if run is not None:
@@ -344,11 +351,11 @@ class Dispatcher:
         message = self._kept.pop(key)
         self._answer(message, deadline_body(message, "no"))
 
-    def _cancel(self, run: _Run) -> None:
+    def _cancel(self, run: ActionRun) -> None:
         run.task.add_done_callback(functools.partial(self._ended_cancelled, run))
         run.task.cancel()
 
-    def _ended_cancelled(self, run: _Run, task: asyncio.Task[None]) -> None:
+    def _ended_cancelled(self, run: ActionRun, task: asyncio.Task[None]) -> None:
         """Answer for an action that was cancelled before its task had begun."""
         self._unfinished.discard(run)
         if self._running.get(run.key) is run:
@@ -356,7 +363,7 @@ class Dispatcher:
             expired = deadline_body(run.message, "no") if run.expired else None
             self._answer(run.message, expired or ACTION_CANCELLED)
 
-    def _forget(self, run: _Run) -> None:
+    def _forget(self, run: ActionRun) -> None:
         self._running.pop(run.key, None)
         self._deadlines.stop(run.key)
         self._note_progress()
@@ -385,12 +392,9 @@ class Dispatcher:
             self._note_progress()
 
 
-def _outside(error: Exception) -> TracebackType | None:
-    """Return the part of a traceback that lies in the agent's code, if there is one."""
-    part = error.__traceback__
-    while part is not None and part.tb_frame.f_globals.get("__name__") in _OURS:
-        part = part.tb_next
-    return part
-
-
-_OURS = frozenset({__name__, "academy.agent", "academy.runtime"})
+def _cancelled() -> AcademyErrorResponse:
+    """Return the answer of an action that was cancelled, which must go out."""
+    task = asyncio.current_task()
+    while task is not None and task.cancelling():
+        task.uncancel()
+    return ACTION_CANCELLED

@@ -7,6 +7,7 @@ import enum
 from academy.exception import (
     ActionCancelledError,
     ActionInvalidStateError,
+    DeserializationMethodProhibitedError,
     Executed,
     ForbiddenError,
     IncompatibleNetworkProtocolError,
@@ -15,6 +16,7 @@ from academy.exception import (
     PeerUnreachableError,
     PingCancelledError,
     RequestLostError,
+    UnauthorizedActionError,
 )
 from academy.header import PROTOCOL_VERSION
 from academy.identifier import EntityId
@@ -33,6 +35,8 @@ class ErrorCode(enum.IntEnum):
     PEER_UNREACHABLE = 7
     REQUEST_LOST = 8
     DEADLINE_PASSED = 9
+    UNAUTHORIZED_ACTION = 10
+    SERIALIZATION_PROHIBITED = 11
 
 
 _SIMPLE: dict[ErrorCode, type[Exception]] = {
@@ -72,8 +76,13 @@ def exception_of(
         return IncompatibleNetworkProtocolError(detail or None, PROTOCOL_VERSION)
     if code is ErrorCode.DEADLINE_PASSED:
         return TimeoutError(detail)
+    if code is ErrorCode.SERIALIZATION_PROHIBITED:
+        refused, *accepted = detail.split()
+        return DeserializationMethodProhibitedError(refused, tuple(accepted))
     if uid is None:
         raise ValueError(f"An error response {code.name} names nobody.")
     if code is ErrorCode.MAILBOX_TERMINATED:
         return MailboxTerminatedError(uid, detail or None, executed)
+    if code is ErrorCode.UNAUTHORIZED_ACTION:
+        return UnauthorizedActionError(uid, detail)
     return _DELIVERY[code](uid, executed, detail)

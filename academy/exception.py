@@ -17,6 +17,7 @@ Exception
 │  ├─ MessageTooLargeError
 │  ├─ AuthenticationError              a link was refused
 │  ├─ ForbiddenError                   not this client's to do
+│  │  └─ UnauthorizedActionError       the agent does not run that for the caller
 │  └─ UnauthorizedError                no valid credentials
 ├─ SerializationError                  an argument or a result cannot travel
 │  └─ ExceptionSerializationError
@@ -73,6 +74,28 @@ class BadEntityIdError(_FromAttributes, ExchangeError):
 
 class ForbiddenError(ExchangeError):
     """This client is not allowed to do that."""
+
+
+class UnauthorizedActionError(_FromAttributes, ForbiddenError):
+    """The agent does not run this action for the caller, and has not run it.
+
+    Attributes:
+        uid: The agent.
+        action: Name of the action; `'shutdown'` for a request to end the agent.
+        executed: Always `'no'`.
+    """
+
+    _fields = ("uid", "action")
+    executed: Executed = "no"
+
+    def __init__(self, uid: EntityId, action: str) -> None:
+        super().__init__(
+            f"{uid} does not permit the action {action!r} to this caller. It was not "
+            "executed. Call as somebody who may, or ask whoever runs the agent to "
+            "permit it in the `authorize` hook of its RuntimeConfig."
+        )
+        self.uid = uid
+        self.action = action
 
 
 class UnauthorizedError(ExchangeError):

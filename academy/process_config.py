@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import logging
-import os
 import pathlib
 import pickle as pickles
-import shutil
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Self
 
+import msgspec.structs
+
+from academy import toml_file
 from academy.agent import Agent
 from academy.exchange.factory import ExchangeFactory
 from academy.exchange.transport import AgentRegistration
 from academy.runtime_config import RuntimeConfig
 from academy.value import Value
-
-logger = logging.getLogger(__name__)
 
 
 class ConfigError(ValueError):
@@ -39,6 +36,7 @@ class HybridExchangeModel(Value):
     interface: str | None = None
     namespace: str = "default"
     ports: list[int] | None = None
+    encrypt_relay: bool = False
     exchange_type: Literal["hybrid"] = "hybrid"
 
     def create(self) -> ExchangeFactory[Any]:
@@ -52,6 +50,7 @@ class HybridExchangeModel(Value):
             interface=self.interface,
             namespace=self.namespace,
             ports=self.ports,
+            encrypt_relay=self.encrypt_relay,
         )
 
 
@@ -210,10 +209,7 @@ class AgentProcessConfig:
                 wrong.
         """
         try:
-            text = pathlib.Path(filepath).read_text("utf-8")
-            tables = tomllib.loads(text)
-            _warn_if_open(pathlib.Path(filepath), tables)
-            return cls.model_validate(tables)
+            return cls.model_validate(toml_file.read(pathlib.Path(filepath)))
         except ValueError as e:
             raise ConfigError(f"{filepath}: {e}") from e
 
@@ -239,7 +235,7 @@ class AgentProcessConfig:
         return cls(
             exchange=_validated(tables, "exchange", _EXCHANGES[kind]),
             agent=_validated(tables, "agent", AgentModel),
-            config=_validated({"config": {}, **tables}, "config", RuntimeConfig),
+            config=_runtime_config(tables.get("config", {})),
             agent_registration=registration,
         )
 
@@ -265,7 +261,8 @@ class AgentProcessConfig:
 
         Raises:
             OSError: The file cannot be written.
-            TypeError: An argument of the agent has no notation in TOML.
+            TypeError: An argument of the agent, or an `authorize` hook, has no
+                notation in TOML.
         """
         tables = {
             "exchange": self.exchange.model_dump(mode="json"),
@@ -274,7 +271,7 @@ class AgentProcessConfig:
         }
         if self.agent_registration is not None:
             tables["agent_registration"] = _dump(self.agent_registration)
-        _write(pathlib.Path(filepath), _toml(tables))
+        toml_file.write(pathlib.Path(filepath), tables)
 
     def note_registration(
         self, filepath: str | pathlib.Path, registration: AgentRegistration[Any]
@@ -284,28 +281,10 @@ class AgentProcessConfig:
         Raises:
             OSError: The file cannot be written.
         """
-        path = pathlib.Path(filepath)
-        addition = _toml({"agent_registration": _dump(registration)})
-        _write(path, f"{path.read_text('utf-8').rstrip()}\n\n{addition}")
-        self.agent_registration = registration
-
-
-def _warn_if_open(path: pathlib.Path, tables: Mapping[str, Any]) -> None:
-    exchange = tables.get("exchange")
-    if _has_password(exchange) and path.stat().st_mode & 0o077:
-        logger.warning(
-            "There is a password in %s, and others may read it. Run `chmod 600`, or "
-            "write password_file or password_env instead.",
-            path,
+        toml_file.append(
+            pathlib.Path(filepath), {"agent_registration": _dump(registration)}
         )
-
-
-def _has_password(table: Any) -> bool:
-    return isinstance(table, Mapping) and any(
-        _has_password(value)
-        or ("password" in key and not key.endswith(("_file", "_env")))
-        for key, value in table.items()
-    )
+        self.agent_registration = registration
 
 
 def _table(tables: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -325,6 +304,19 @@ def _validated(tables: Mapping[str, Any], name: str, model: Any) -> Any:
         raise
 
 
+def _runtime_config(table: Any) -> RuntimeConfig:
+    """Build the configuration, whose hook is a path like `'module:function'`."""
+    hook = None
+    if isinstance(table, Mapping) and "authorize" in table:
+        table = dict(table)
+        hook = _load("[config] authorize", table.pop("authorize"))
+    config: RuntimeConfig = _validated({"config": table}, "config", RuntimeConfig)
+    try:
+        return msgspec.structs.replace(config, authorize=hook)
+    except ValueError as e:
+        raise ConfigError(f"[config] {e}") from e
+
+
 def _registration_type(kind: str) -> Any:
     module = importlib.import_module(f"academy.exchange.{kind}")
     return getattr(module, f"{kind.capitalize()}AgentRegistration")
@@ -341,14 +333,20 @@ def _split(constructor: str) -> tuple[str, str]:
     return module, name
 
 
-def _load_class(constructor: str) -> Any:
-    module_name, name = _split(constructor)
+def _load(what: str, path: str) -> Any:
+    """Return what a path like `'module:name'` leads to."""
     try:
-        cls: Any = importlib.import_module(module_name)
+        module_name, name = _split(path)
+        found: Any = importlib.import_module(module_name)
         for attribute in name.split("."):
-            cls = getattr(cls, attribute)
-    except (ImportError, AttributeError) as e:
-        raise ConfigError(f"[agent] constructor={constructor!r}: {e}.") from e
+            found = getattr(found, attribute)
+    except (ImportError, AttributeError, TypeError, ValueError) as e:
+        raise ConfigError(f"{what}={path!r}: {e}.") from e
+    return found
+
+
+def _load_class(constructor: str) -> Any:
+    cls = _load("[agent] constructor", constructor)
     if not (isinstance(cls, type) and issubclass(cls, Agent)):
         raise ConfigError(f"[agent] constructor={constructor!r} is not an Agent class.")
     return cls
@@ -366,32 +364,3 @@ def _load_pickle(path: pathlib.Path) -> Agent:
             f"[agent] pickle={str(path)!r} is a {type(agent).__name__}, not an agent."
         )
     return agent
-
-
-def _toml(tables: Mapping[str, Any]) -> str:
-    import tomli_w
-
-    return tomli_w.dumps(_without_none(tables))
-
-
-def _without_none(table: Mapping[str, Any]) -> dict[str, Any]:
-    """Leave out what has no notation in TOML and is the default anyway."""
-    return {
-        key: _without_none(value) if isinstance(value, Mapping) else value
-        for key, value in table.items()
-        if value is not None
-    }
-
-
-def _write(path: pathlib.Path, text: str) -> None:
-    """Replace a file in one step; its permissions stay."""
-    path = path.resolve()
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.touch(mode=0o600)
-        temporary.write_text(text, "utf-8")
-        if path.exists():
-            shutil.copymode(path, temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

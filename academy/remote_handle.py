@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Generic, Self, TypeVar, get_args
 
 from msgspec import UNSET, UnsetType
@@ -29,7 +29,12 @@ from academy.message import (
     SuccessResponse,
 )
 from academy.method import is_idempotent, marked_names
-from academy.serialize import SerializationStrategy, default_serializer
+from academy.serialize import (
+    SerializationStrategy,
+    allowed_set,
+    allowing,
+    default_serializer,
+)
 from academy.stats import AgentStats
 from academy.status_watch import StatusWatch
 
@@ -67,10 +72,14 @@ class Handle(Generic[AgentT_co]):
             of waiting until one does.
         agent_class: Class of the agent, where it is known, as it is to
             `Handle[Counter](...)` too: it tells which actions are idempotent.
+        allowed_deserializers: Strategies in which results and exceptions are
+            accepted, of those that the context accepts; `None` for all of them. What
+            comes in another one is refused undecoded. Where the strategy of the
+            arguments is not among them, results are asked for in one that is.
 
     Raises:
-        ValueError: `ignore_context` without `exchange`, an unknown serializer, or an
-            interval that is not positive.
+        ValueError: `ignore_context` without `exchange`, an unknown serializer, one
+            that is asked for and not allowed, or an interval that is not positive.
     """
 
     def __init__(
@@ -85,6 +94,7 @@ class Handle(Generic[AgentT_co]):
         polling_interval: float = 60,
         reject_on_inactive: bool = False,
         agent_class: type[Any] | None = None,
+        allowed_deserializers: Iterable[SerializationStrategy] | None = None,
     ) -> None:
         if ignore_context and exchange is None:
             raise ValueError(
@@ -101,6 +111,9 @@ class Handle(Generic[AgentT_co]):
         self.request_serializer = _strategy(request_serializer)
         self.result_serializer = _strategy(result_serializer)
         self.exception_serializer = _strategy(exception_serializer)
+        self.allowed_deserializers = allowed_set(
+            allowed_deserializers, self.result_serializer, self.exception_serializer
+        )
         self.polling_interval = polling_interval
         self._reject_on_inactive = reject_on_inactive
         self._status_watch: StatusWatch | None = None
@@ -245,10 +258,14 @@ class Handle(Generic[AgentT_co]):
                 that is not accepted here.
             Exception: Whatever the action raised.
         """
+        strategy = self.request_serializer or default_serializer.get()
+        wanted, allowed = self.result_serializer, self.allowed_deserializers
+        if allowed is not None and wanted is None and strategy not in allowed:
+            wanted = min(allowed)
         body = ActionRequest(
             action=action,
-            serialization=self.request_serializer or default_serializer.get(),
-            result_serialization=self.result_serializer,
+            serialization=strategy,
+            result_serialization=wanted,
             exception_serialization=self.exception_serializer,
             pargs=args,
             kargs=kwargs,
@@ -258,9 +275,12 @@ class Handle(Generic[AgentT_co]):
         response = await Call(client, self.agent_id, body, send).run(
             timeout=self._options.timeout, retry=self._retries(action), check=check
         )
-        if isinstance(response, ActionResponse):
+        if allowed is None and isinstance(response, ActionResponse):
             return response.get_result()
-        raise _error(response, self._agent_id)
+        with allowing(allowed):
+            if isinstance(response, ActionResponse):
+                return response.get_result()
+            raise _error(response, self._agent_id)
 
     async def ping(self, *, timeout: float | None = None) -> float:
         """Return the seconds that a message to the agent and back takes.
@@ -285,7 +305,8 @@ class Handle(Generic[AgentT_co]):
         response = answer.get_body()
         if isinstance(response, SuccessResponse):
             return time.perf_counter() - start
-        raise _error(response, self._agent_id)
+        with allowing(self.allowed_deserializers):
+            raise _error(response, self._agent_id)
 
     async def shutdown(self, *, terminate: bool | None = None) -> None:
         """Ask the agent to end, without waiting for it.

@@ -12,6 +12,7 @@ interval = 5            # all other keys are arguments of the class
 
 [config]                # a RuntimeConfig
 terminate_on_success = false
+authorize = "mypackage.rules:permits"   # a function of a module
 ```
 
 If the file has no `[agent_registration]`, the agent is registered and that table is

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
 from academy.agent import Agent
+from academy.authorization import authorization
 from academy.context import AgentContext
 from academy.dispatch import Dispatcher
 from academy.exception import AgentStartError, FencedError, MailboxTerminatedError
@@ -24,6 +25,7 @@ from academy.outcome import Outcome
 from academy.runtime_config import RuntimeConfig
 from academy.serialize import (
     NoPickleMixin,
+    accepted_default,
     allowed_deserializers,
     default_serializer,
 )
@@ -106,6 +108,7 @@ class Runtime(Generic[AgentT], NoPickleMixin):
             shutdown=self._shutdown_event,
             on_shutdown=lambda terminate: self.signal_shutdown(terminate=terminate),
             on_failure=self._fail,
+            authorization=authorization(name, self.config),
         )
         self._loops = Tasks(name, on_error=self._loop_failed)
         self._loop_tasks: list[asyncio.Task[None]] = []
@@ -293,7 +296,10 @@ class Runtime(Generic[AgentT], NoPickleMixin):
             raise RuntimeError(f"{self} is ending and launches no more agents.")
         registration = await self._client.register_agent(type(agent))
         child: Runtime[Any] = Runtime(
-            agent, exchange_factory=self.factory, registration=registration
+            agent,
+            exchange_factory=self.factory,
+            registration=registration,
+            config=RuntimeConfig(authorize=self.config.authorize),
         )
         if self._shutdown_event.is_set():
             child.signal_shutdown()
@@ -328,11 +334,12 @@ class Runtime(Generic[AgentT], NoPickleMixin):
     def _enter_context(self, client: AgentExchangeClient[AgentT, Any]) -> None:
         config = self.config
         self._tokens.append(exchange_context.set(client))
-        if config.default_serializer is not None:
-            self._tokens.append(default_serializer.set(config.default_serializer))
         if config.allowed_deserializers is not None:
             allowed = frozenset(config.allowed_deserializers)
             self._tokens.append(allowed_deserializers.set(allowed))
+        default = config.default_serializer or accepted_default()
+        if default is not default_serializer.get():
+            self._tokens.append(default_serializer.set(default))
 
     def _leave_context(self) -> None:
         while self._tokens:

@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
+from typing import Any, Literal, Protocol, runtime_checkable
+
 from msgspec import Struct
 
+from academy.identifier import EntityId
 from academy.serialize import SerializationStrategy
 from academy.value import Value, coerce_fields
+
+
+@runtime_checkable
+class Authorizer(Protocol):
+    """Tells whether an agent runs an action for somebody; see `RuntimeConfig`."""
+
+    def __call__(self, action: str, source: EntityId, /) -> bool | Awaitable[bool]:
+        """Return whether `source` may have `action`."""
+        ...
 
 
 class RuntimeConfig(Value, Struct, kw_only=True, forbid_unknown_fields=True):
@@ -26,7 +39,18 @@ class RuntimeConfig(Value, Struct, kw_only=True, forbid_unknown_fields=True):
         default_serializer: Strategy of handles in the agent that do not name one;
             `None` for that of the surrounding context.
         allowed_deserializers: Strategies in which the agent accepts data and sends
-            results; `None` for those of the surrounding context.
+            results; `None` for those of the surrounding context. What comes in
+            another one is refused undecoded. Where the default serializer is not
+            among them, the handles in the agent use one that is.
+        authorize: Called with the name of an action and who asks for it, before the
+            arguments are decoded: whether the agent runs it. It may be a coroutine
+            function. What it refuses is an
+            [`UnauthorizedActionError`][academy.exception.UnauthorizedActionError] at
+            the caller, and so is everything for which it raises; that is logged.
+            Requests to end the agent, also those of its manager, are asked about as
+            action `'shutdown'`; pings are always answered. Agents launched alongside
+            have the same hook. A configuration that travels to a worker is pickled:
+            there a function of a module serves best.
 
     Raises:
         TypeError: There is no field of that name.
@@ -41,6 +65,7 @@ class RuntimeConfig(Value, Struct, kw_only=True, forbid_unknown_fields=True):
     terminate_on_success: bool = True
     default_serializer: SerializationStrategy | None = None
     allowed_deserializers: set[SerializationStrategy] | None = None
+    authorize: Authorizer | None = None
 
     def __post_init__(self) -> None:
         coerce_fields(self)
@@ -50,3 +75,17 @@ class RuntimeConfig(Value, Struct, kw_only=True, forbid_unknown_fields=True):
                 f"RuntimeConfig(max_sync_concurrency={threads}): it takes at least one "
                 "thread."
             )
+
+    def model_dump(self, *, mode: Literal["python", "json"] = "python") -> Any:
+        """Return the configuration as builtin objects.
+
+        Raises:
+            TypeError: It has an `authorize` hook, which only a pickle can carry.
+        """
+        if self.authorize is not None:
+            raise TypeError(
+                "RuntimeConfig(authorize=...) is a function, and has no notation in "
+                "JSON. Send the configuration as a pickle, or set authorize where the "
+                "agent runs."
+            )
+        return super().model_dump(mode=mode)

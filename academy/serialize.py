@@ -15,7 +15,7 @@ import json
 import pickle
 import struct
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Protocol, TypeAlias
 
 from academy.exception import (
@@ -173,13 +173,52 @@ def check_allowed(*strategies: SerializationStrategy) -> None:
             )
 
 
+def accepted_default() -> SerializationStrategy:
+    """Return the default strategy if it is accepted here, else one that is."""
+    default, allowed = default_serializer.get(), allowed_deserializers.get()
+    return default if default in allowed or not allowed else min(allowed)
+
+
+def allowed_set(
+    strategies: Iterable[SerializationStrategy] | None,
+    *wanted: SerializationStrategy | None,
+) -> frozenset[SerializationStrategy] | None:
+    """Return the strategies that one side accepts, as a set; `None` for all.
+
+    Args:
+        strategies: Them.
+        wanted: Strategies that it asks for, if it asks for any.
+
+    Raises:
+        ValueError: There are none, or an unknown one, or one that is asked for is not
+            among them.
+    """
+    if strategies is None:
+        return None
+    allowed = frozenset(map(SerializationStrategy, strategies))
+    if not allowed:
+        raise ValueError("allowed_deserializers is empty: nothing could be received.")
+    for strategy in wanted:
+        if strategy is not None and strategy not in allowed:
+            raise ValueError(
+                f"What is asked for in {strategy.value} would be refused when it comes "
+                f"(allowed_deserializers: {', '.join(sorted(allowed))}). Allow it, or "
+                "ask for another one."
+            )
+    return allowed
+
+
 @contextlib.contextmanager
-def allowing(strategies: set[SerializationStrategy] | None) -> Iterator[None]:
-    """Narrow the accepted strategies within a block; `None` changes nothing."""
+def allowing(strategies: Iterable[SerializationStrategy] | None) -> Iterator[None]:
+    """Narrow the accepted strategies within a block; `None` changes nothing.
+
+    What the surroundings do not accept stays refused.
+    """
     if strategies is None:
         yield
         return
-    token = allowed_deserializers.set(frozenset(strategies))
+    narrowed = frozenset(map(SerializationStrategy, strategies))
+    token = allowed_deserializers.set(narrowed & allowed_deserializers.get())
     try:
         yield
     finally:

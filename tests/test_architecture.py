@@ -24,7 +24,7 @@ PACKAGE = pathlib.Path(__file__).parent.parent / "academy"
 
 LAYERS: dict[int, str] = {
     # Values, links between processes, and what else knows nothing of agents.
-    0: "academy value debug home event stats state method trace call_options "
+    0: "academy toml_file value debug home event stats state method trace call_options "
     "logging.context embedded.error embedded.port embedded.process "
     "link link.config link.address link.meter "
     "exchange exchange.stream exchange.inbox exchange.ports",
@@ -37,7 +37,8 @@ LAYERS: dict[int, str] = {
     "link.handshake link.window link.reader link.parts link.channel",
     3: "serialize socket logging logging.configs embedded link.protocol link.incoming "
     "header exchange.connection exchange.acl",
-    4: "error_code runtime_config exchange.secret exchange.server exchange.outbox "
+    4: "error_code runtime_config exchange.secret exchange.cipher exchange.server "
+    "exchange.backlog exchange.outbox "
     "link.connection link.listener link.session exchange.reach",
     5: "body exchange.lease exchange.wake exchange.mailbox exchange.keyring link.peer",
     6: "message",
@@ -58,9 +59,9 @@ LAYERS: dict[int, str] = {
     18: "exchange.relay",
     19: "exchange.local exchange.redis exchange.hybrid",
     # The actor surface.
-    20: "answer outcome status_watch call deadline",
-    21: "remote_handle dispatch",
-    22: "proxy_handle",
+    20: "answer outcome status_watch call deadline action_run",
+    21: "remote_handle authorization",
+    22: "proxy_handle dispatch",
     23: "handle",
     24: "context action",
     25: "agent",
@@ -95,6 +96,7 @@ TYPE_ONLY = {
     ("exchange.registry", "exchange.factory"),
     ("cli.output", "rich.console"),
     ("exchange.hybrid", "redis.asyncio"),  # names a parameter's type
+    ("exchange.cipher", "cryptography.hazmat.primitives.ciphers.aead"),
     # The package offers its names lazily; type checkers need to see them.
     *(
         ("exchange", f"exchange.{name}")
@@ -113,18 +115,19 @@ PACKAGES = {
         "exchange.lease",
         "exchange.wake",
     },
+    "cryptography": {"exchange.cipher"},
     "cloudpickle": {"serialize", "capsule", "worker", "executor"},
     "psutil": {"socket", "link.host"},
     "uvloop": {"worker"},
     "pydantic_core": {"value"},
     "numpy": {"demo.data", "demo.model", "demo.agents"},
     "sklearn": {"demo.data"},
-    "tomli_w": {"process_config"},
+    "tomli_w": {"toml_file"},
     "typer": {"cli", "demo"},
     "rich": {"cli", "demo"},
 }
 """Who may import a package: modules, or packages with all that is in them."""
-LAZY = {"psutil", "uvloop", "pydantic_core", "sklearn", "tomli_w"}
+LAZY = {"cryptography", "psutil", "uvloop", "pydantic_core", "sklearn", "tomli_w"}
 """Packages that are imported in functions only: they are optional, or slow."""
 
 PURE = words(

@@ -11,6 +11,7 @@ from typing import Any
 from msgspec import Struct
 
 from academy.exception import FencedError, MailboxTerminatedError
+from academy.exchange.backlog import Backlog
 from academy.exchange.inbox import Inbox
 from academy.exchange.keys import entity_key
 from academy.exchange.ledger import Ledger
@@ -92,6 +93,7 @@ class BoundMailbox:
         on_want: Called when the consumer waits and the queue may have messages.
         clean: Incarnations before it of which it is known what they took.
         on_bounce: Called with a request that another incarnation may have executed.
+        backlog: Counts what waits here, with the other mailboxes of the process.
     """
 
     def __init__(
@@ -103,6 +105,7 @@ class BoundMailbox:
         on_want: Callable[[BoundMailbox], None],
         clean: range = range(0),
         on_bounce: Callable[[BoundMailbox, Message[Any]], None] | None = None,
+        backlog: Backlog | None = None,
     ) -> None:
         self.uid = uid
         self.key = entity_key(uid)
@@ -123,6 +126,7 @@ class BoundMailbox:
         """How many reports this process awaits, whether the consumer waits or not."""
         self._on_want = on_want
         self._on_bounce = on_bounce
+        self._backlog = backlog or Backlog()
         self.clean = clean
         """Incarnations before it of which it is known what they took."""
         self._channels: dict[str, tuple[Peer, int]] = {}
@@ -144,6 +148,11 @@ class BoundMailbox:
     def ended(self) -> bool:
         """Whether the mailbox was fenced, terminated, or given up."""
         return self.inbox.error is not None
+
+    @property
+    def crowded(self) -> bool:
+        """Whether its consumer must take some before more should come."""
+        return self._hand_over is None and self._backlog.full
 
     def check_open(self) -> None:
         """Raise what ended the mailbox, if it has ended."""
@@ -192,6 +201,7 @@ class BoundMailbox:
                 self._hand_over(message)
         else:
             self.inbox.put(delivery)
+            self._backlog.add(delivery.segments)
         if self._barriers:
             self._open_barriers()
 
@@ -228,7 +238,7 @@ class BoundMailbox:
         """
         self._hand_over, self._on_end = hand_over, on_end
         self._waiting += 1
-        for delivery in self.inbox.drain():
+        for delivery in self._drain():
             self.accept(delivery)
         if self.wanting:
             self._on_want(self)
@@ -324,13 +334,19 @@ class BoundMailbox:
         """
         if self._held is None:
             self._held = []
-            for delivery in self.inbox.drain():
+            for delivery in self._drain():
                 self.accept(delivery)
 
     def untaken(self) -> list[Delivery]:
         """Remove and return what the consumer of an ended mailbox did not take."""
         held, self._held = self._held or [], None
-        return [*held, *self.inbox.drain()]
+        return [*held, *self._drain()]
+
+    def _drain(self) -> list[Delivery]:
+        """Remove and return what waits in the inbox."""
+        found = self.inbox.drain()
+        self._backlog.remove(delivery.segments for delivery in found)
+        return found
 
     def _end(self, error: Exception) -> None:
         first = not self.ended
@@ -346,7 +362,9 @@ class BoundMailbox:
         try:
             if self.wanting:
                 self._on_want(self)
-            return await self.inbox.get(timeout)
+            delivery = await self.inbox.get(timeout)
+            self._backlog.remove([delivery.segments])
+            return delivery
         finally:
             self._waiting -= 1
             if self.wanting:

@@ -152,7 +152,7 @@ class Directory:
 
     async def terminate(
         self, uid: EntityId, reason: str, *, stall: float | None = None
-    ) -> list[tuple[bytes, bool]]:
+    ) -> list[tuple[list[bytes], bool]]:
         """Close a mailbox for good.
 
         Args:
@@ -161,8 +161,8 @@ class Directory:
             stall: Give up when the server has answered nobody for so many seconds.
 
         Returns:
-            The heads of what waited in it, each with whether it may have been
-            executed.
+            What waited in it, as fields of entries without their rest, each with
+            whether it may have been executed.
         """
         reply = await self._server.call(
             "terminate",
@@ -173,7 +173,7 @@ class Directory:
         )
         if reply[0] != b"ok":
             return []
-        return [(head, executed == b"maybe") for head, executed in reply[1]]
+        return [(fields, executed == b"maybe") for fields, executed in reply[1]]
 
     async def lookup(self, uids: Sequence[EntityId]) -> list[Record]:
         """Return what is known about mailboxes, in the same order."""

@@ -17,6 +17,7 @@ from academy.exception import (
     MailboxTerminatedError,
 )
 from academy.exchange.audit import Auditor
+from academy.exchange.backlog import Backlog
 from academy.exchange.bound import BoundMailbox, Delivery
 from academy.exchange.connection import RedisConnectionInfo
 from academy.exchange.courier import Courier
@@ -64,6 +65,7 @@ class Engine:
         namespace: The namespace.
         direct: Whether to talk directly to other processes.
         interface: Network interface, by name or address, for that; `None` for all.
+        encrypt_relay: Whether to encrypt what goes into queues.
     """
 
     def __init__(
@@ -73,18 +75,20 @@ class Engine:
         *,
         direct: bool = False,
         interface: str | None = None,
+        encrypt_relay: bool = False,
     ) -> None:
         self._interface = interface
         keys = Keys(namespace)
         self.process = new_process_id()
-        self._keys = keys
         self.server = Server(info, keys.prefix)
         self.directory = Directory(self.server)
-        self.keyring = Keyring(self.server)
-        self.queues = Queues(self.server, self.process, self.keyring.secrets)
+        self.keyring = Keyring(self.server, private=encrypt_relay)
+        secrets = self.keyring.secrets
+        self.queues = Queues(self.server, self.process, secrets, encrypt=encrypt_relay)
         self.boxes: dict[EntityId, BoundMailbox] = {}
         self._by_key: dict[str, BoundMailbox] = {}
         self._by_uid: dict[int, BoundMailbox] = {}
+        self._backlog = Backlog()
         self._tasks = Tasks("exchange-engine")
         config = LinkConfig()
         self.courier = Courier(self.queues, config, self._restore)
@@ -97,7 +101,7 @@ class Engine:
         self._lease = Lease(info, keys.prefix, self.process, self._lease_lost)
         self.links: Links | None = None
         if direct:
-            process, secrets = bytes.fromhex(self.process), self.keyring.stored
+            process, stored = bytes.fromhex(self.process), self.keyring.stored
             self.links = Links(
                 self.directory,
                 self._by_uid,
@@ -105,7 +109,7 @@ class Engine:
                 self._receiver,
                 self._lease.certain,
                 self._link_lost,
-                lambda links: Node(process, namespace, secrets, links, config),
+                lambda links: Node(process, namespace, stored, links, config),
             )
             self.courier.seek = self.links.seek
             self.courier.moved = self.links.forget
@@ -121,7 +125,7 @@ class Engine:
             redis.exceptions.ConnectionError: The server cannot be reached, or refuses
                 the login.
             IncompatibleServerError: The server is too old.
-            ValueError: There is no such interface.
+            ValueError: There is no such interface, or no secret as it is needed.
         """
         try:
             await self.server.open()
@@ -185,8 +189,8 @@ class Engine:
             former.fence()
             await self._release(former, TAKEN_OVER)
         inc, marks, mro, clean = await self.directory.bind(uid, self.process)
-        received, bounce = Received(inc, marks), self._receiver.bounce
-        box = BoundMailbox(uid, mro, inc, received, self._want, clean, bounce)
+        parts = Received(inc, marks), self._want, clean, self._receiver.bounce
+        box = BoundMailbox(uid, mro, inc, *parts, self._backlog)
         former = self.boxes.get(uid)
         if former is not None:
             self._fenced(former)
@@ -208,13 +212,12 @@ class Engine:
 
     async def terminate(self, uid: EntityId, reason: str = "") -> None:
         """Close a mailbox for good and answer the requests that wait in it."""
-        own = self.boxes.get(uid)
-        if own is not None:
+        if (own := self.boxes.get(uid)) is not None:
             await self.courier.release(own, SEND_GRACE)
         # A process's own mailbox ends with it; that must not wait for a dead server.
         stall = STALL if uid in self.boxes else None
         waiting = await self.directory.terminate(uid, reason, stall=stall)
-        for head, maybe in waiting:
+        for head, maybe in self.queues.heads(uid, waiting):
             with contextlib.suppress(ValueError, IncompatibleNetworkProtocolError):
                 header = decode([head]).header
                 body = terminated(uid, reason, "maybe" if maybe else "no")
@@ -324,9 +327,8 @@ class Engine:
         self.courier.retire(box)
 
     def _resend(self, box: BoundMailbox, untaken: list[Delivery]) -> None:
-        for delivery in untaken:
-            if delivery.local:
-                self.router.resend_soon(box.uid, delivery)
+        for delivery in [d for d in untaken if d.local]:
+            self.router.resend_soon(box.uid, delivery)
 
     def _mailbox_gone(self, key: str, reason: str) -> None:
         box = self._by_key.get(key)
@@ -341,10 +343,9 @@ class Engine:
         self.router.forget_dest(base32_to_uuid(key))
 
     def _refuse(self, box: BoundMailbox, untaken: list[Delivery], reason: str) -> None:
-        for delivery in untaken:
-            if delivery.message.is_request():
-                body = terminated(box.uid, reason, "no")
-                self.router.respond_soon(delivery.message.header, body)
+        body = terminated(box.uid, reason, "no")
+        for message in [d.message for d in untaken if d.message.is_request()]:
+            self.router.respond_soon(message.header, body)
 
     def _drop(self, box: BoundMailbox) -> bool:
         """Forget a box; return whether it was the current one of its mailbox."""

@@ -28,6 +28,7 @@ async def acquire(
     *,
     direct: bool = False,
     interface: str | None = None,
+    encrypt_relay: bool = False,
 ) -> Engine:
     """Return the engine for a server and namespace, made when there is none.
 
@@ -36,22 +37,30 @@ async def acquire(
         namespace: The namespace.
         direct: Whether it talks directly to other processes.
         interface: Network interface, by name or address, for that; `None` for all.
+        encrypt_relay: Whether it encrypts what goes into queues.
 
     Every `acquire` needs a `release`.
 
     Raises:
         redis.exceptions.ConnectionError: The server cannot be reached.
         IncompatibleServerError: The server is too old.
-        ValueError: The namespace cannot be used in keys.
+        ValueError: The namespace cannot be used in keys, or there is no secret for
+            encryption.
     """
     slots = _slots.setdefault(asyncio.get_running_loop(), {})
-    key = (*info.identity(), namespace, direct, interface)
+    key = (*info.identity(), namespace, direct, interface, encrypt_relay)
     slot = slots.setdefault(key, _Slot())
     slot.users += 1
     try:
         async with slot.lock:
             if slot.engine is None:
-                engine = Engine(info, namespace, direct=direct, interface=interface)
+                engine = Engine(
+                    info,
+                    namespace,
+                    direct=direct,
+                    interface=interface,
+                    encrypt_relay=encrypt_relay,
+                )
                 await engine.open()
                 slot.engine = engine
             return slot.engine

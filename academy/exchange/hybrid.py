@@ -73,6 +73,7 @@ class HybridExchangeTransport(RelayTransport):
         port: A port to listen on, beside the one of this process; 0 for none.
         interface: Network interface that peers are to use.
         direct: Whether to talk directly to other processes.
+        encrypt_relay: Whether to encrypt what goes into queues.
     """
 
     registration_type = HybridAgentRegistration
@@ -88,8 +89,10 @@ class HybridExchangeTransport(RelayTransport):
         port: int,
         interface: str | None = None,
         direct: bool = True,
+        encrypt_relay: bool = False,
     ) -> None:
         super().__init__(mailbox_id, redis_info, namespace)
+        self.encrypt_relay = encrypt_relay
         self.direct = direct
         self._redis_client = redis_client
         self._host = host
@@ -108,6 +111,7 @@ class HybridExchangeTransport(RelayTransport):
         name: str | None = None,
         port: int | None = None,
         direct: bool = True,
+        encrypt_relay: bool = False,
     ) -> Self:
         """Return a transport bound to a mailbox.
 
@@ -120,12 +124,14 @@ class HybridExchangeTransport(RelayTransport):
             name: Name of the new user.
             port: A port to listen on, beside the one of this process; `None` for none.
             direct: Whether to talk directly to other processes.
+            encrypt_relay: Whether to encrypt what goes into queues.
 
         Raises:
             redis.exceptions.ConnectionError: The server cannot be reached.
             BadEntityIdError: The mailbox is not registered.
             MailboxTerminatedError: It is closed for good.
-            ValueError: There is no such interface, or the port is none.
+            ValueError: There is no such interface, the port is none, or there is no
+                secret for encryption.
             OSError: Another process has the port.
         """
         host = _host(interface)
@@ -140,6 +146,7 @@ class HybridExchangeTransport(RelayTransport):
             port=port or 0,
             interface=interface,
             direct=direct,
+            encrypt_relay=encrypt_relay,
         )
         try:
             await transport.open(register=mailbox_id is None)
@@ -158,6 +165,7 @@ class HybridExchangeTransport(RelayTransport):
             interface=self._interface,
             namespace=self._namespace,
             direct=self.direct,
+            encrypt_relay=self.encrypt_relay,
         )
         factory.ports = self._ports
         return factory
@@ -200,6 +208,10 @@ class HybridExchangeFactory(ExchangeFactory[HybridExchangeTransport]):
             as the same user and see the same directory (`ACADEMY_HOME`). Others take
             the password from `ACADEMY_REDIS_PASSWORD` or
             `ACADEMY_REDIS_PASSWORD_FILE` in their environment.
+        encrypt_relay: Whether to encrypt what messages say while they wait on the
+            server, so that it need not be trusted with that. All members need the
+            `ACADEMY_SECRET_FILE` then. What others have encrypted is understood
+            without it, too. Who writes to whom, when and how much stays visible.
 
     Raises:
         ValueError: The namespace cannot be used in keys, one of the ports is none, or
@@ -218,8 +230,10 @@ class HybridExchangeFactory(ExchangeFactory[HybridExchangeTransport]):
         config: ExchangeClientConfig | None = None,
         direct: bool = True,
         embed_credentials: bool = False,
+        encrypt_relay: bool = False,
     ) -> None:
         super().__init__(config)
+        self.encrypt_relay = encrypt_relay
         if namespace is None:
             namespace = f"academy-{uuid.uuid4().hex}"
         self.namespace = check_namespace(namespace)
@@ -262,7 +276,8 @@ class HybridExchangeFactory(ExchangeFactory[HybridExchangeTransport]):
         return (
             f"{type(self).__name__}({host!r}, {port}, redis_kwargs={redacted(kwargs)}, "
             f"interface={self.interface!r}, namespace={self.namespace!r}, "
-            f"ports={self.ports!r}, direct={self.direct})"
+            f"ports={self.ports!r}, direct={self.direct}, "
+            f"encrypt_relay={self.encrypt_relay})"
         )
 
     def _prepare(self) -> Callable[..., Coroutine[Any, Any, HybridExchangeTransport]]:
@@ -295,6 +310,7 @@ class HybridExchangeFactory(ExchangeFactory[HybridExchangeTransport]):
                 name=name,
                 port=port,
                 direct=self.direct,
+                encrypt_relay=self.encrypt_relay,
             )
 
         if self.ports is None or port is None:

@@ -18,7 +18,7 @@ from academy.exchange.directory import Directory
 from academy.exchange.line import Line
 from academy.exchange.reach import Advertisement
 from academy.exchange.receiver import Receiver, stream_of
-from academy.identifier import EntityId
+from academy.identifier import EntityId, UserId
 from academy.link.address import Addresses
 from academy.link.channel import (
     Accepted,
@@ -42,6 +42,10 @@ logger = logging.getLogger(__name__)
 
 SEEK_PAUSE = 1.0
 """Seconds between two questions where the same mailbox is."""
+CLAIM_TIMEOUT = 0.2
+"""Seconds that the directory has to say whether a sender is where it claims to be. A
+server that is away must not cut members off: after that they are believed until it has
+said no."""
 
 
 class _Hello(msgspec.Struct, array_like=True):
@@ -88,6 +92,8 @@ class Links:
         self._addresses: dict[bytes, Addresses] = {}
         self._seeking: dict[uuid.UUID, float] = {}
         self.node = node(self)
+        self.foreign = 0
+        """Channels that were refused, for their sender is not in that process."""
         self._hosts: Sequence[str] = ()
         self._advertised: Advertisement
         self.mine: Addresses
@@ -272,16 +278,59 @@ class Links:
         return line if line is not None and line.peer is peer else None
 
     def _offered(self, peer: Peer, channel: int, key: ChannelKey) -> None:
+        if self._where.get(key.src) == peer.process:
+            self._admit(peer, channel, key)
+        else:
+            check = self._check(peer, channel, key)
+            self._tasks.spawn(check, name=f"check-{key.src}")
+
+    async def _check(self, peer: Peer, channel: int, key: ChannelKey) -> None:
+        """Admit a channel if the directory has its sender in that process."""
+        # Of which kind it is makes no difference to the directory.
+        sender, mine = UserId(uid=key.src), self.node.process.hex()
+        believed = self._loop.call_later(CLAIM_TIMEOUT, self._admit, peer, channel, key)
+        try:
+            found = await self._directory.locate(sender, mine)
+        except ExchangeError as e:
+            logger.debug("%s could not be located: %s", key.src, e)
+            there = True
+        else:
+            process = None if found is None else found.addresses.process
+            there = process == peer.process.hex()
+        finally:
+            believed.cancel()
+        if there:
+            self._admit(peer, channel, key)
+        else:
+            self._refuse_foreign(peer, channel, key)
+
+    def _refuse_foreign(self, peer: Peer, channel: int, key: ChannelKey) -> None:
+        self.forget(key.src)
+        self.foreign += 1
+        if self.foreign.bit_count() == 1:
+            logger.warning(
+                "Process %s wants to send in the name of %s, which is not there: "
+                "refused (%d so far)",
+                peer.process.hex(),
+                key.src,
+                self.foreign,
+            )
+        peer.session.refuse(channel, Reason.NOT_HERE)
+        peer.flush_soon()
+
+    def _admit(self, peer: Peer, channel: int, key: ChannelKey) -> None:
+        """Accept a channel, if the mailbox that it is for is here."""
         self._courier.newer(key.src, key.src_inc)
         # Whoever sends from there can be answered there, if that is not a former owner.
         self._where[key.src] = peer.process
         box = self._by_uid.get(key.dest.int)
-        if box is None or box.ended or not self._owns(box):
+        if box is None or box.ended or box.crowded or not self._owns(box):
             peer.session.refuse(channel, Reason.NOT_HERE)
-            return
-        name = stream_of(key)
-        peer.session.accept(channel, box.inc, box.received.accepted(name))
-        box.attach(name, peer, channel)
+        else:
+            name = stream_of(key)
+            peer.session.accept(channel, box.inc, box.received.accepted(name))
+            box.attach(name, peer, channel)
+        peer.flush_soon()
 
     def _told(self, peer: Peer, data: Buffer) -> None:
         try:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from academy.exchange.cipher import StreamCipher
 from academy.exchange.secret import NamespaceSecret
 from academy.exchange.server import Argument
 from academy.serialize import Segment, join, split
@@ -13,6 +15,8 @@ REQUEST = "q"
 RESPONSE = "r"
 PROBE = "p"
 REPORT = "a"
+ENCRYPTED = "+"
+"""Ends the kind of an entry, as it is stored, whose head and rest are encrypted."""
 
 
 class Entry(NamedTuple):
@@ -47,16 +51,46 @@ class Entry(NamedTuple):
         """
         return [self.head, *(split(self.rest) if self.rest else [])]
 
-    def sealed(self, secret: NamespaceSecret, dest: str) -> list[Argument]:
-        """Return the fields, signed for one mailbox, as scripts take them."""
-        mac = secret.sign(self._signed(dest))
-        head, rest = bytes(self.head), bytes(self.rest)
-        fields: list[Argument] = [self.stream, self.seq, self.kind, self.tag]
-        return [*fields, head, rest, mac, self.stamp]
+    def sealed(
+        self, secret: NamespaceSecret, dest: str, *, encrypt: bool = False
+    ) -> list[Argument]:
+        """Return the fields, signed for one mailbox, as scripts take them.
+
+        Args:
+            secret: Secret of the namespace.
+            dest: The mailbox.
+            encrypt: Whether to encrypt what the message says.
+        """
+        entry = self._encrypted(secret, dest) if encrypt else self
+        mac = secret.sign(entry._signed(dest))
+        head, rest = bytes(entry.head), bytes(entry.rest)
+        fields: list[Argument] = [entry.stream, entry.seq, entry.kind, entry.tag]
+        return [*fields, head, rest, mac, entry.stamp]
 
     def _signed(self, dest: str) -> list[Segment]:
-        plain = f"{dest} {self.stream} {self.seq} {self.kind}".encode()
-        return [plain, self.tag, self.head, self.rest]
+        return [*self._readable(dest), self.head, self.rest]
+
+    def _readable(self, dest: str) -> list[Segment]:
+        """Return what everybody can read, and what the rest is bound to."""
+        return [f"{dest} {self.stream} {self.seq} {self.kind}".encode(), self.tag]
+
+    def _encrypted(self, secret: NamespaceSecret, dest: str) -> Entry:
+        marked = self._replace(kind=self.kind + ENCRYPTED)
+        cipher = StreamCipher(secret.stored(), self.stream)
+        readable = marked._readable(dest)
+        head = cipher.seal(self.head, readable)
+        # The server may lack the rest where it gives heads back.
+        rest = cipher.seal(self.rest, [*readable, head]) if self.rest else b""
+        return marked._replace(head=head, rest=rest)
+
+    def _decrypted(self, secret: NamespaceSecret, dest: str) -> Entry:
+        """Return the entry in the clear; raises as `StreamCipher.open` does."""
+        cipher = StreamCipher(secret.stored(), self.stream)
+        readable = self._readable(dest)
+        head = cipher.open(self.head, readable)
+        rest = cipher.open(self.rest, [*readable, self.head]) if self.rest else b""
+        kind = self.kind.removesuffix(ENCRYPTED)
+        return self._replace(kind=kind, head=head, rest=rest)
 
 
 def make_entry(
@@ -83,17 +117,47 @@ def open_entry(
     """
     found = dict(zip(fields[::2], fields[1::2], strict=False))
     try:
-        entry = Entry(
-            stream=found[b"s"].decode(),
-            seq=int(found[b"q"]),
-            kind=found[b"k"].decode(),
-            tag=found[b"g"],
-            head=found[b"m"],
-            rest=found[b"b"],
-            stamp=int(found.get(b"x", b"0")),
-        )
-        mac = found[b"h"]
+        entry = _parse(found)
+        signed, mac = entry._signed(dest), found[b"h"]
+        for secret in secrets:
+            if secret.verify(signed, mac):
+                if entry.kind.endswith(ENCRYPTED):
+                    return entry._decrypted(secret, dest)
+                return entry
     except (KeyError, ValueError):
         return None
-    signed = entry._signed(dest)
-    return entry if any(s.verify(signed, mac) for s in secrets) else None
+    return None
+
+
+def open_head(
+    fields: Sequence[bytes], secrets: Sequence[NamespaceSecret], dest: str
+) -> Segment | None:
+    """Return the head of an entry without its rest, which nothing vouches for.
+
+    Only a head that was encrypted is known to be from a member of the namespace.
+
+    Returns:
+        The head; `None` if it was encrypted and cannot be read, or is damaged.
+    """
+    try:
+        entry = _parse({b"b": b"", **dict(zip(fields[::2], fields[1::2], strict=True))})
+    except (KeyError, ValueError):
+        return None
+    if not entry.kind.endswith(ENCRYPTED):
+        return entry.head
+    for secret in secrets:
+        with contextlib.suppress(ValueError):
+            return entry._decrypted(secret, dest).head
+    return None
+
+
+def _parse(found: Mapping[bytes, bytes]) -> Entry:
+    return Entry(
+        stream=found[b"s"].decode(),
+        seq=int(found[b"q"]),
+        kind=found[b"k"].decode(),
+        tag=found[b"g"],
+        head=found[b"m"],
+        rest=found[b"b"],
+        stamp=int(found.get(b"x", b"0")),
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 from academy.exception import (
@@ -17,7 +17,14 @@ from academy.exception import (
 from academy.exchange.bound import LARGEST_TAKE, BoundMailbox, Delivery
 from academy.exchange.directory import check_reply
 from academy.exchange.keys import entity_key
-from academy.exchange.mailbox import REQUEST, RESPONSE, Entry, make_entry, open_entry
+from academy.exchange.mailbox import (
+    REQUEST,
+    RESPONSE,
+    Entry,
+    make_entry,
+    open_entry,
+    open_head,
+)
 from academy.exchange.secret import NamespaceSecret
 from academy.exchange.server import (
     Argument,
@@ -27,11 +34,16 @@ from academy.exchange.server import (
     ServerUnavailableError,
 )
 from academy.identifier import EntityId
+from academy.serialize import Segment
 
 logger = logging.getLogger(__name__)
 
 QUEUE_CAPACITY = 10_000
 """Requests that may wait in one mailbox; beyond that, senders get an error."""
+QUEUE_BYTES = 64 << 20
+"""Bytes of requests that may wait in one mailbox; a larger one is let in alone."""
+TAKE_BYTES = 4 << 20
+"""Bytes in one take above which the next one asks for less."""
 UNREACHABLE_TIMEOUT = 30.0
 """Seconds for which a message waits for a server that is away."""
 TAKE_TIMEOUT = 30.0
@@ -49,14 +61,22 @@ class Queues:
         process: Identifier of this process.
         secrets: What entries are signed with: the first for new ones, any for those
             that are read.
+        encrypt: Whether to encrypt what new messages say. What others have encrypted
+            is understood anyhow.
     """
 
     def __init__(
-        self, server: Server, process: str, secrets: list[NamespaceSecret]
+        self,
+        server: Server,
+        process: str,
+        secrets: list[NamespaceSecret],
+        *,
+        encrypt: bool = False,
     ) -> None:
         self._server = server
         self._process = process
         self._secrets = secrets
+        self._encrypt = encrypt
         self.dead_letters = 0
         """Entries that were refused undecoded."""
 
@@ -124,7 +144,8 @@ class Queues:
             detail = "the process that may have had it is gone"
             raise PeerLostError(dest, "maybe", detail)
         if outcome[0] == b"full":
-            detail = f"{QUEUE_CAPACITY} requests wait in it"
+            count, size = int(outcome[1]), int(outcome[2])
+            detail = f"{count} requests with {size / 2**20:.1f} MiB wait in it"
             raise MailboxFullError(dest, "no", detail)
         check_reply(dest, outcome)
         return int(outcome[1])
@@ -153,8 +174,7 @@ class Queues:
         if source is not None:
             sender = (source.key, source.inc)
         capacity = QUEUE_CAPACITY if entry.kind == REQUEST else 0
-        stream, seq, *sealed = entry.sealed(self._secrets[0], key)
-        *sealed, stamp = sealed
+        stream, seq, *sealed = self._seal(entry, key)
         return self._server.submit(
             "send",
             key,
@@ -164,7 +184,7 @@ class Queues:
             capacity,
             self._process,
             *sealed,
-            stamp,
+            QUEUE_BYTES,
             timeout=timeout,
         )
 
@@ -191,11 +211,12 @@ class Queues:
         if reply[0] != b"ok":
             raise _owner_error(box.uid, reply)
         entries = []
-        found = 0
+        found = size = 0
         now = int(reply[1])
         for part, raw in zip(("r", "q"), reply[2:], strict=True):
             for entry_id, fields in raw:
                 found += 1
+                size += sum(map(len, fields))
                 box.after[part] = entry_id.decode()
                 entry = open_entry(fields, self._secrets, box.key)
                 if entry is None:
@@ -204,9 +225,30 @@ class Queues:
                     since = int(entry_id.partition(b"-")[0])
                     entries.append(entry._replace(age=max(now - since, 0) / 1000))
         box.dirty = box.dirty or found > 0
-        full = found >= box.batch
-        box.batch = min(LARGEST_TAKE, 2 * box.batch) if full else 1
+        if size > TAKE_BYTES:
+            box.batch = max(1, box.batch // 2)
+        else:
+            box.batch = min(LARGEST_TAKE, 2 * box.batch) if found >= box.batch else 1
         return entries
+
+    def heads(
+        self, uid: EntityId, waiting: Sequence[tuple[Sequence[bytes], bool]]
+    ) -> Iterator[tuple[Segment, bool]]:
+        """Yield the heads of what waited in a mailbox that was closed for good.
+
+        Args:
+            uid: Whose mailbox.
+            waiting: Fields of the entries, each with something that is yielded, too.
+        """
+        for fields, note in waiting:
+            head = open_head(fields, self._secrets, entity_key(uid))
+            if head is None:
+                self.refuse(uid)
+            else:
+                yield head, note
+
+    def _seal(self, entry: Entry, key: str) -> list[Argument]:
+        return entry.sealed(self._secrets[0], key, encrypt=self._encrypt)
 
     def refuse(self, uid: EntityId) -> None:
         """Count an entry that is damaged or not signed by a member."""
@@ -243,7 +285,7 @@ class Queues:
             arguments += [stream, str(mark)]
         for delivery in untaken:
             if delivery.stream:
-                arguments += entry_of(delivery).sealed(self._secrets[0], box.key)
+                arguments += self._seal(entry_of(delivery), box.key)
         reply = await self._server.call(
             "close", *arguments, timeout=TAKE_TIMEOUT, stall=stall
         )

@@ -12,12 +12,18 @@ from academy.exception import IncompatibleNetworkProtocolError
 from academy.exchange.audit import Auditor
 from academy.exchange.bound import BoundMailbox, Delivery
 from academy.exchange.keys import base32_to_uuid, uuid_to_base32
-from academy.exchange.mailbox import PROBE, REPORT, Entry
+from academy.exchange.mailbox import PROBE, REPORT, REQUEST, Entry
 from academy.exchange.queues import Queues
 from academy.exchange.router import Router
 from academy.exchange.stream import Offer, stream_name
 from academy.link.channel import ChannelKey
-from academy.message import AcademyErrorResponse, ErrorCode, Message, decode
+from academy.message import (
+    AcademyErrorResponse,
+    ErrorCode,
+    Header,
+    Message,
+    decode,
+)
 from academy.serialize import Segment
 
 logger = logging.getLogger(__name__)
@@ -61,17 +67,34 @@ class Receiver:
         if message is None:
             return
         message.age(entry.age)
-        if not entry.stream.startswith("p"):
-            sender, _, rest = entry.stream.partition(":")
-            try:
-                self._newer(base32_to_uuid(sender), int(rest.partition(":")[0]))
-            except ValueError:
-                self._queues.refuse(box.uid)
-                return
+        if not self._consistent(box, entry, message.header):
+            self._queues.refuse(box.uid)
+            return
         self._take(
             box,
             Delivery(message, entry.stream, entry.seq, segments, stamp=entry.stamp),
         )
+
+    def _consistent(self, box: BoundMailbox, entry: Entry, header: Header) -> bool:
+        """Return whether a message is what its entry says.
+
+        A process may answer in the name of any mailbox that it has terminated, but ask
+        in nobody's.
+        """
+        asks = header.kind == "request"
+        if header.dest.uid != box.uid.uid or asks is not (entry.kind == REQUEST):
+            return False
+        if entry.stream.startswith("p"):
+            return not asks
+        name, _, rest = entry.stream.partition(":")
+        try:
+            sender, inc = base32_to_uuid(name), int(rest.partition(":")[0])
+        except ValueError:
+            return False
+        if sender != header.src.uid:
+            return False
+        self._newer(sender, inc)
+        return True
 
     def direct(
         self, box: BoundMailbox, key: ChannelKey, seq: int, segments: Sequence[Segment]

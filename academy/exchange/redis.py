@@ -39,6 +39,7 @@ class RedisExchangeTransport(RelayTransport):
         mailbox_id: The mailbox.
         redis_info: The server.
         namespace: Namespace of the keys.
+        encrypt_relay: Whether to encrypt what goes into queues.
     """
 
     direct = False
@@ -50,8 +51,10 @@ class RedisExchangeTransport(RelayTransport):
         *,
         redis_info: RedisConnectionInfo,
         namespace: str = "default",
+        encrypt_relay: bool = False,
     ) -> None:
         super().__init__(mailbox_id, redis_info, namespace)
+        self.encrypt_relay = encrypt_relay
 
     @classmethod
     async def new(
@@ -61,6 +64,7 @@ class RedisExchangeTransport(RelayTransport):
         mailbox_id: EntityId | None = None,
         name: str | None = None,
         namespace: str = "default",
+        encrypt_relay: bool = False,
     ) -> Self:
         """Return a transport bound to a mailbox.
 
@@ -69,6 +73,7 @@ class RedisExchangeTransport(RelayTransport):
             mailbox_id: The mailbox; `None` registers a new user.
             name: Name of the new user.
             namespace: Namespace of the keys.
+            encrypt_relay: Whether to encrypt what goes into queues.
 
         Raises:
             redis.exceptions.ConnectionError: The server cannot be reached.
@@ -76,14 +81,25 @@ class RedisExchangeTransport(RelayTransport):
             MailboxTerminatedError: It is closed for good.
         """
         uid = mailbox_id or UserId.new(name=name)
-        transport = cls(uid, redis_info=redis_info, namespace=namespace)
+        transport = cls(
+            uid,
+            redis_info=redis_info,
+            namespace=namespace,
+            encrypt_relay=encrypt_relay,
+        )
         await transport.open(register=mailbox_id is None)
         return transport
 
     def factory(self) -> RedisExchangeFactory:
         """Return a factory that makes clients of the same exchange."""
         host, port, kwargs = self._redis_info
-        return RedisExchangeFactory(host, port, namespace=self._namespace, **kwargs)
+        return RedisExchangeFactory(
+            host,
+            port,
+            namespace=self._namespace,
+            encrypt_relay=self.encrypt_relay,
+            **kwargs,
+        )
 
 
 class RedisExchangeFactory(ExchangeFactory[RedisExchangeTransport]):
@@ -96,6 +112,10 @@ class RedisExchangeFactory(ExchangeFactory[RedisExchangeTransport]):
         namespace: Namespace of the keys; clients reach those of the same namespace.
         embed_credentials: Whether pickles of the factory have the password in the
             clear; see `HybridExchangeFactory`.
+        encrypt_relay: Whether to encrypt what messages say while they wait on the
+            server, so that it need not be trusted with that. All members need the
+            `ACADEMY_SECRET_FILE` then. What others have encrypted is understood
+            without it, too. Who writes to whom, when and how much stays visible.
         **redis_kwargs: Further arguments of `redis.asyncio.Redis`, such as `password`,
             or where it is: `password_env` (an environment variable), `password_file`
             (a file that its owner alone may read) or `credential_provider`.
@@ -113,9 +133,11 @@ class RedisExchangeFactory(ExchangeFactory[RedisExchangeTransport]):
         config: ExchangeClientConfig | None = None,
         namespace: str = "default",
         embed_credentials: bool = False,
+        encrypt_relay: bool = False,
         **redis_kwargs: Any,
     ) -> None:
         super().__init__(config)
+        self.encrypt_relay = encrypt_relay
         self.namespace = check_namespace(namespace)
         self.redis_info = RedisConnectionInfo(
             hostname, port, redis_kwargs, embed=embed_credentials
@@ -125,7 +147,7 @@ class RedisExchangeFactory(ExchangeFactory[RedisExchangeTransport]):
         host, port, kwargs = self.redis_info
         return (
             f"{type(self).__name__}({host!r}, {port}, namespace={self.namespace!r}, "
-            f"{redacted(kwargs)})"
+            f"encrypt_relay={self.encrypt_relay}, {redacted(kwargs)})"
         )
 
     async def _create_transport(
@@ -140,4 +162,5 @@ class RedisExchangeFactory(ExchangeFactory[RedisExchangeTransport]):
             mailbox_id=mailbox_id,
             name=name,
             namespace=self.namespace,
+            encrypt_relay=self.encrypt_relay,
         )

@@ -43,6 +43,8 @@ class RelayTransport(ExchangeTransportMixin, NoPickleMixin):
         self._redis_info = redis_info
         self._namespace = namespace
         self._interface: str | None = None
+        self.encrypt_relay = False
+        """Whether to encrypt what goes into queues."""
         self._port = 0
         self._engine: Engine | None = None
         self._box: BoundMailbox | None = None
@@ -78,7 +80,7 @@ class RelayTransport(ExchangeTransportMixin, NoPickleMixin):
             redis.exceptions.ConnectionError: The server cannot be reached.
             BadEntityIdError: The mailbox is not registered.
             MailboxTerminatedError: It is closed for good.
-            ValueError: There is no such interface.
+            ValueError: There is no such interface, or no secret for encryption.
             OSError: Another process has the port.
         """
         engine = await engines.acquire(
@@ -86,6 +88,7 @@ class RelayTransport(ExchangeTransportMixin, NoPickleMixin):
             self._namespace,
             direct=self.direct,
             interface=self._interface,
+            encrypt_relay=self.encrypt_relay,
         )
         try:
             if self._port:

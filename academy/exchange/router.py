@@ -12,6 +12,7 @@ from academy.exception import (
     ExchangeError,
     Executed,
     ForbiddenError,
+    MailboxFullError,
     MailboxTerminatedError,
     MessageTooLargeError,
 )
@@ -92,7 +93,8 @@ class Router:
             FencedError: The mailbox has a newer owner.
             MailboxTerminatedError: The destination, or the sender, is closed for good.
             BadEntityIdError: The destination is not registered.
-            MailboxFullError: The queue of the destination is full.
+            MailboxFullError: The queue of the destination is full, or it is in this
+                process, which holds too much that was not taken.
             PeerUnreachableError: The server was away for too long.
         """
         dest = message.header.dest
@@ -247,6 +249,9 @@ class Router:
         lane: int,
     ) -> None:
         """Hand a message to a mailbox of this process: serialized, so isolated."""
+        if target.crowded and lane == REQUESTS:
+            detail = "its process holds as much as it may for consumers that are slow"
+            raise MailboxFullError(target.uid, "no", detail)
         seq = stream.next()
         box.ledger.sending(message.header, since=_now(), lane=lane, seq=seq)
         copies = detach(segments)

@@ -20,8 +20,9 @@ send(dest, src, src_inc, stream, seq, stamp, process, kind, segments)
       PeerLost(maybe).
 
     A number that is not above ap[stream] was appended, or given back, already: nothing
-    is appended. Else, if the queue is full: `('full',)`; and so again when the call is
-    repeated, also if messages behind it found room meanwhile.
+    is appended. Else, if the queue is full (of requests, or of their bytes, which are
+    not counted here): `('full',)`; and so again when the call is repeated, also if
+    messages behind it found room meanwhile.
 
     The reply is `('ok', s)`, where s is the stamp that the message has in the queue, or
     0: from now on s is its `direct` for `judge`, and the books tell its fate.

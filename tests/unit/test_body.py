@@ -305,7 +305,7 @@ class TestAcademyError:
 
     def test_every_code_has_an_exception(self) -> None:
         for code in ErrorCode:
-            body = AcademyErrorResponse(error_code=code, mailbox_id=AGENT)
+            body = AcademyErrorResponse(error_code=code, mailbox_id=AGENT, detail="d")
             assert isinstance(body.get_exception(), Exception)
 
     @pytest.mark.parametrize(

@@ -38,6 +38,7 @@ from academy.exception import (
     RequestLostError,
     SerializationError,
     ShutdownTimeoutError,
+    UnauthorizedActionError,
     UnauthorizedError,
     UserTerminatedError,
     WorkerMismatchError,
@@ -54,6 +55,10 @@ ERRORS: list[tuple[Exception, str]] = [
     (BadEntityIdError(AGENT), "AgentId<bob>.*same server and namespace"),
     (ForbiddenError("not yours"), "not yours"),
     (UnauthorizedError("who?"), "who?"),
+    (
+        UnauthorizedActionError(AGENT, "drop"),
+        "AgentId<bob> does not permit the action 'drop' .* not executed. Call as",
+    ),
     (AuthenticationError("liar"), "liar"),
     (MailboxTerminatedError(AGENT), "^Mailbox for AgentId<bob> has been terminated.$"),
     (AgentTerminatedError(AGENT, "crashed", "no"), "has been terminated: crashed$"),

@@ -33,6 +33,19 @@ from tests.unit.local_agents import Calculator, eventually, prepared, running
 JSON, PICKLE = SerializationStrategy.JSON, SerializationStrategy.PICKLE
 
 
+class Marker:
+    """Notes when it is read."""
+
+    read: list[str] = []  # noqa: RUF012
+
+    def __reduce__(self) -> Any:
+        return Marker.note, ()
+
+    @staticmethod
+    def note() -> None:
+        Marker.read.append("read")
+
+
 def strategies(options: dict[str, Any]) -> tuple[Any, ...]:
     handle: Handle[Any] = Handle(AgentId.new(), **options)
     return (
@@ -193,6 +206,73 @@ class TestCall:
                 pytest.raises(DeserializationMethodProhibitedError, match="pickle"),
             ):
                 await one.handle.add(1)
+
+    async def test_what_a_handle_does_not_allow_stays_undecoded(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        Marker.read.clear()
+        async with running(Calculator(offset=Marker())) as one:  # type: ignore[arg-type]
+            handle = one.new_handle(allowed_deserializers={JSON})
+            asked: list[Any] = []
+            send = one.user.request
+
+            async def request(message: Any) -> Any:
+                asked.append(message.body.result_serialization)
+                # An agent that does not keep to what it was asked for.
+                message.body.result_serialization = PICKLE
+                return await send(message)
+
+            monkeypatch.setattr(one.user, "request", request)
+            for call in (handle.give("offset"), handle.fail("no")):
+                with pytest.raises(
+                    DeserializationMethodProhibitedError, match="accepted: json"
+                ):
+                    await call
+        assert asked == [JSON, JSON]
+        assert Marker.read == []
+
+    async def test_results_are_asked_for_in_what_the_handle_allows(self) -> None:
+        async with running(Calculator(offset=(1,))) as one:  # type: ignore[arg-type]
+            handle = one.new_handle(allowed_deserializers=["json"])
+            assert await handle.give("offset") == [1]
+            with pytest.raises(AcademyRemoteError, match="ValueError: no"):
+                await handle.fail()
+            assert await handle.ping(timeout=5) >= 0
+            both = one.new_handle(allowed_deserializers={JSON, PICKLE})
+            assert await both.give("offset") == (1,)
+
+    async def test_a_handle_does_not_allow_more_than_its_context(self) -> None:
+        async with running(Calculator()) as one:
+            handle = one.new_handle(allowed_deserializers={PICKLE})
+            with (
+                allowing({JSON}),
+                pytest.raises(DeserializationMethodProhibitedError, match="nothing"),
+            ):
+                await handle.add(1)
+
+    async def test_what_is_allowed_travels_with_the_handle(self) -> None:
+        async with running(Calculator()) as one:
+            handle = one.new_handle(allowed_deserializers={JSON}).options(timeout=5)
+            assert pickle.loads(pickle.dumps(handle)).allowed_deserializers == {JSON}
+
+    @pytest.mark.parametrize(
+        ("options", "text"),
+        [
+            ({"allowed_deserializers": []}, "nothing could be received"),
+            ({"allowed_deserializers": ["yaml"]}, "yaml"),
+            (
+                {"allowed_deserializers": [JSON], "result_serializer": PICKLE},
+                "asked for in pickle would be refused",
+            ),
+            (
+                {"allowed_deserializers": [PICKLE], "exception_serializer": JSON},
+                "asked for in json would be refused",
+            ),
+        ],
+    )
+    def test_what_cannot_be_allowed(self, options: Any, text: str) -> None:
+        with pytest.raises(ValueError, match=text):
+            Handle(AgentId.new(), **options)
 
     async def test_unserializable_argument_is_not_sent(self) -> None:
         async with running(Calculator()) as one:

@@ -79,6 +79,31 @@ def test_hybrid(path: pathlib.Path) -> None:
     assert repr(factory.ports) == "[4000, 4001]"
 
 
+def permits(action: str, source: Any) -> bool:
+    return False
+
+
+def test_security_options(path: pathlib.Path) -> None:
+    hook = f"authorize = '{__name__}:permits'\n"
+    text = HYBRID.replace("redis_port", "encrypt_relay = true\nredis_port") + hook
+    config = load(path, text)
+    assert config.get_exchange().encrypt_relay  # type: ignore[attr-defined]
+    assert config.config.authorize is not None
+    assert config.config.authorize.__name__ == "permits"  # type: ignore[attr-defined]
+    assert not config.config.terminate_on_success
+    with pytest.raises(TypeError, match="authorize"):
+        config.to_toml(path)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ['"nowhere:f"', f'"{__name__}:nothing"', '"f"', "3", f'"{__name__}:HYBRID"'],
+)
+def test_bad_hooks(path: pathlib.Path, name: str) -> None:
+    with pytest.raises(ConfigError, match=r"\[config\].*authorize="):
+        load(path, f"{HYBRID}authorize = {name}\n")
+
+
 def test_redis(path: pathlib.Path) -> None:
     config = load(path, REDIS)
     assert config.config == RuntimeConfig()

@@ -30,6 +30,7 @@ from academy.identifier import UserId
 from academy.message import (
     ActionRequest,
     CancelRequest,
+    ErrorCode,
     Message,
     PingRequest,
     UserErrorResponse,
@@ -184,7 +185,7 @@ class TestPolicy:
         Marker.read.clear()
         async with running(Calculator(), self.CONFIG) as one:
             with pytest.raises(DeserializationMethodProhibitedError) as caught:
-                await one.handle.add(Marker())
+                await one.new_handle(request_serializer=PICKLE).add(Marker())
             assert (caught.value.serializer, caught.value.allowed) == (
                 "pickle",
                 ("json",),
@@ -201,6 +202,17 @@ class TestPolicy:
                 await handle.add(1)
             body = await outcome(one, request(serialization=JSON))
             assert "missing 1 required" in str(body.get_exception())
+
+    async def test_a_refusal_is_not_a_pickle(self) -> None:
+        """Not even to a caller that asks for one."""
+        async with running(Calculator(), self.CONFIG) as one:
+            body = await outcome(one, request(serialization=PICKLE))
+            assert body.error_code is ErrorCode.SERIALIZATION_PROHIBITED
+            assert body.executed == "no"
+
+    async def test_the_default_is_one_that_is_accepted(self) -> None:
+        async with running(Calculator(offset=(1,)), self.CONFIG) as one:  # type: ignore[arg-type]
+            assert await one.handle.give("offset") == [1]
 
 
 class TestCancelRequest:

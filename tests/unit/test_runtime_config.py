@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import pickle
 from typing import Any
 
 import pytest
 
+from academy.identifier import EntityId
 from academy.runtime import RuntimeConfig
 from academy.serialize import SerializationStrategy
 
@@ -20,6 +22,7 @@ def test_defaults() -> None:
         "terminate_on_success": True,
         "default_serializer": None,
         "allowed_deserializers": None,
+        "authorize": None,
     }
 
 
@@ -51,6 +54,7 @@ def test_unknown_field() -> None:
         ("default_serializer", "yaml"),
         ("allowed_deserializers", {"yaml"}),
         ("allowed_deserializers", "json"),
+        ("authorize", "everybody"),
     ],
 )
 def test_bad_value_names_the_field(field: str, value: Any) -> None:
@@ -61,3 +65,15 @@ def test_bad_value_names_the_field(field: str, value: Any) -> None:
 def test_travels_as_json() -> None:
     config = RuntimeConfig(max_sync_concurrency=3, allowed_deserializers={JSON, PICKLE})
     assert RuntimeConfig.model_validate_json(config.model_dump_json()) == config
+
+
+def nobody(action: str, source: EntityId) -> bool:
+    return False
+
+
+def test_a_hook_travels_as_a_pickle_only() -> None:
+    config = RuntimeConfig(authorize=nobody)
+    assert pickle.loads(pickle.dumps(config)).authorize is nobody
+    for dump in (config.model_dump, config.model_dump_json):
+        with pytest.raises(TypeError, match=r"authorize.* as a pickle"):
+            dump()

@@ -18,6 +18,7 @@ call('DEL', back)
 if ARGV[5] ~= '0-0' then
   local ms, i = string.match(ARGV[5], '^(%d+)-(%d+)$')
   call('XTRIM', queue, 'MINID', ms .. '-' .. us(tonumber(i) + 1))
+  confirm_bytes(eid, ARGV[5])
 end
 for i = 7, 6 + 2 * n, 2 do call('HSET', tk, ARGV[i], ARGV[i + 1]) end
 for i = 7 + 2 * n, #ARGV, 8 do

@@ -5,6 +5,8 @@
 --              the unbroken run of clean closes that ended with it; joins = what since
 --              becomes if the current incarnation closes cleanly, too. So of every
 --              incarnation from since to closed it is known what it took: see tk.
+--              qb = bytes of the requests in q; qo = "id bytes": of those that the last
+--              take has handed out, up to that entry, which the next one confirms
 --   q:<eid>    stream: waiting messages                r:<eid> stream: given back, go first
 --   ap:<eid>   hash: stream -> highest seq appended
 --   fu:<eid>   set: messages that found the queue full, for two minutes
@@ -45,6 +47,19 @@ local function taken(value)
   local seq, inc, base = string.match(value or '', '^(%d+):(%d+):(%d+)$')
   if not seq then return 0, '0', 0 end
   return tonumber(seq), inc, tonumber(base)
+end
+
+-- What a request in a queue counts for: its content, and what the server keeps beside it.
+local function size_of(head, rest) return #head + #rest + 256 end
+
+-- Count the requests off that were handed out by the last take, if they have arrived.
+local function confirm_bytes(eid, after)
+  local key = P .. 'mb:' .. eid
+  local r = call('HMGET', key, 'qb', 'qo')
+  local last, bytes = string.match(r[2] or '', '^(%S+) (%d+)$')
+  if last and last == after then
+    call('HSET', key, 'qb', us(math.max(0, tonumber(r[1] or '0') - bytes)), 'qo', '')
+  end
 end
 
 local function is_gone(eid) return call('ZSCORE', P .. 'gone', eid) end

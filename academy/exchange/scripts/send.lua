@@ -1,4 +1,4 @@
--- ARGV: P dest src src_inc stream seq cap uid kind tag head rest mac stamp
+-- ARGV: P dest src src_inc stream seq cap uid kind tag head rest mac stamp byte_cap
 -- Append if the mailbox is open; a second try of the same message changes nothing.
 local dest, stream, seq = ARGV[2], ARGV[5], tonumber(ARGV[6])
 -- A process may also send in its own name (no src): as long as its lease lives.
@@ -13,7 +13,7 @@ if is_gone(dest) then return {'terminated', why(dest)} end
 local key = P .. 'mb:' .. dest
 if call('EXISTS', key) == 0 then return {'missing'} end
 local queue, appended = P .. 'q:' .. dest, P .. 'ap:' .. dest
-local owner = call('HMGET', key, 'uid', 'inc', 'since', 'closed')
+local owner = call('HMGET', key, 'uid', 'inc', 'since', 'closed', 'qb')
 local uid, stamp = owner[1], ARGV[14]
 -- The stamp is the incarnation that may have the message already. One that has closed
 -- cleanly has left its marks: what it took or gave back is there, the rest is not. Of
@@ -28,12 +28,18 @@ elseif which > 0 and stamp ~= owner[2] then
   return {'lost'}
 end
 local refusals = P .. 'fu:' .. dest
+local waiting, bytes = call('XLEN', queue), tonumber(owner[5] or '0')
+if waiting == 0 then bytes = 0 end
 if seq > tonumber(call('HGET', appended, stream) or '0') then
   local cap = tonumber(ARGV[7])
-  if cap > 0 and call('XLEN', queue) >= cap then
-    call('SADD', refusals, stream .. ' ' .. ARGV[6])
-    call('PEXPIRE', refusals, 120000)
-    return {'full'}
+  if cap > 0 then
+    local after = bytes + size_of(ARGV[11], ARGV[12])
+    if waiting >= cap or (bytes > 0 and after > tonumber(ARGV[15])) then
+      call('SADD', refusals, stream .. ' ' .. ARGV[6])
+      call('PEXPIRE', refusals, 120000)
+      return {'full', waiting, bytes}
+    end
+    call('HSET', key, 'qb', us(after))
   end
   call('XADD', queue, '*', 's', stream, 'q', ARGV[6], 'k', ARGV[9], 'g', ARGV[10],
        'm', ARGV[11], 'b', ARGV[12], 'h', ARGV[13], 'x', stamp)
@@ -50,7 +56,7 @@ if seq > tonumber(call('HGET', appended, stream) or '0') then
   end
 elseif call('SISMEMBER', refusals, stream .. ' ' .. ARGV[6]) == 1 then
   -- A second try of what was refused; only what came behind it found room.
-  return {'full'}
+  return {'full', waiting, bytes}
 end
 call('SADD', P .. 'watch:' .. dest, ARGV[8])
 if alive(uid) then tell(uid, 'm', dest, '', '') end

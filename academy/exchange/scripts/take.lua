@@ -14,6 +14,7 @@ local function confirm(key, after)
 end
 confirm(back, ARGV[5])
 confirm(queue, ARGV[6])
+confirm_bytes(eid, ARGV[6])
 
 local from_back = call('XRANGE', back, '-', '+', 'COUNT', count)
 local from_queue = {}
@@ -21,12 +22,15 @@ if #from_back < count then
   from_queue = call('XRANGE', queue, '-', '+', 'COUNT', count - #from_back)
 end
 local tk = P .. 'tk:' .. eid
+local bytes = 0
 for _, list in ipairs({from_back, from_queue}) do
   for _, entry in ipairs(list) do
     local f = entry[2]
-    local stream, seq
-    for i = 1, #f, 2 do
-      if f[i] == 's' then stream = f[i + 1] elseif f[i] == 'q' then seq = f[i + 1] end
+    local found = {}
+    for i = 1, #f, 2 do found[f[i]] = f[i + 1] end
+    local stream, seq = found.s, found.q
+    if list == from_queue and string.sub(found.k or '', 1, 1) == 'q' then
+      bytes = bytes + size_of(found.m or '', found.b or '')
     end
     if stream and seq and string.match(seq, '^%d+$') then
       local had, by, base = taken(call('HGET', tk, stream))
@@ -36,6 +40,9 @@ for _, list in ipairs({from_back, from_queue}) do
       end
     end
   end
+end
+if #from_queue > 0 then
+  call('HSET', P .. 'mb:' .. eid, 'qo', from_queue[#from_queue][1] .. ' ' .. us(bytes))
 end
 local time = call('TIME')
 return {'ok', us(time[1] * 1000 + math.floor(time[2] / 1000)), from_back, from_queue}

@@ -1,5 +1,5 @@
 -- ARGV: P eid reason
--- Close a mailbox for good. Returns the heads of what waited, to be answered.
+-- Close a mailbox for good. Returns what waited, without its rest, to be answered.
 local eid, reason = ARGV[2], ARGV[3]
 if is_gone(eid) then return {'ok', {}} end
 local key = P .. 'mb:' .. eid
@@ -12,7 +12,12 @@ for _, k in ipairs({P .. 'r:' .. eid, P .. 'q:' .. eid}) do
     for i = 1, #entry[2], 2 do f[entry[2][i]] = entry[2][i + 1] end
     local had = taken(call('HGET', P .. 'tk:' .. eid, f['s'] or ''))
     local fresh = tonumber(f['q'] or '0') and tonumber(f['q'] or '0') > had
-    if f['m'] then waiting[#waiting + 1] = {f['m'], (fresh and (f['x'] or '0') == '0') and 'no' or 'maybe'} end
+    local executed = (fresh and (f['x'] or '0') == '0') and 'no' or 'maybe'
+    local kept = {}
+    for _, name in ipairs({'s', 'q', 'k', 'g', 'm'}) do
+      if f[name] then kept[#kept + 1] = name; kept[#kept + 1] = f[name] end
+    end
+    if f['m'] then waiting[#waiting + 1] = {kept, executed} end
   end
 end
 local now = now_us()

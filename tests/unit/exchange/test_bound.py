@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from academy.exception import AgentTerminatedError, FencedError
+from academy.exchange import backlog as backlog_module
 from academy.exchange import bound as bound_module
+from academy.exchange.backlog import Backlog
 from academy.exchange.bound import BoundMailbox, Delivery
 from academy.exchange.keys import entity_key
 from academy.exchange.stream import REPLIES, REQUESTS, Mark, Received
@@ -264,3 +266,30 @@ async def test_nobody_waits_long_for_a_slow_consumer(
     box.received.offer(stream.name, 1)
     box.accept(ping(stream.name, 1))
     assert await catching_up
+
+
+async def test_what_waits_is_counted_until_it_is_taken(
+    wants: Wants, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backlog_module, "BACKLOG_BYTES", 20)
+    backlog = Backlog()
+    box, other = (
+        BoundMailbox(AGENT, (), 7, Received(7, {}), wants, backlog=backlog)
+        for _ in range(2)
+    )
+    for seq in range(1, 5):
+        assert backlog.bytes == 10 * (seq - 1)
+        assert box.crowded is other.crowded is (seq > 2)
+        box.received.offer("s", seq)
+        delivery = Delivery(ping().message, "s", seq, [b"head", b"body:)"])
+        box.accept(delivery)
+    await box.recv(1)
+    assert backlog.bytes == 30
+    box.consume(lambda message: None, lambda error: None)
+    assert backlog.bytes == 0
+    other.accept(Delivery(ping().message, "", 0, [bytes(50)]))
+    # Who takes messages as they come holds none.
+    assert (other.crowded, box.crowded) == (True, False)
+    other.leave()
+    assert len(other.untaken()) == 1
+    assert backlog.bytes == 0

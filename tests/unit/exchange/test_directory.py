@@ -318,16 +318,16 @@ async def test_what_waits_comes_back_with_what_is_known_of_it(
     await directory.register([(agent, ())])
     await raw.hset(f"{keys.prefix}tk:{key}", "s", "2:9:0")
     for queue, seq in (("r", 1), ("q", 2), ("q", 3)):
-        fields = {"s": "s", "q": str(seq), "m": f"head{seq}"}
+        fields = {"s": "s", "q": str(seq), "m": f"head{seq}", "b": "rest"}
         await raw.xadd(f"{keys.prefix}{queue}:{key}", fields)
     await raw.xadd(f"{keys.prefix}q:{key}", {"junk": "1"})
     await raw.xadd(f"{keys.prefix}q:{key}", {"q": "x", "m": "odd"})
     waiting = await directory.terminate(agent, "")
     assert waiting == [
-        (b"head1", True),
-        (b"head2", True),
-        (b"head3", False),
-        (b"odd", True),
+        ([b"s", b"s", b"q", b"1", b"m", b"head1"], True),
+        ([b"s", b"s", b"q", b"2", b"m", b"head2"], True),
+        ([b"s", b"s", b"q", b"3", b"m", b"head3"], False),
+        ([b"q", b"x", b"m", b"odd"], True),
     ]
 
 

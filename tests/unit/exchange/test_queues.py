@@ -22,6 +22,7 @@ from academy.exchange.directory import Directory
 from academy.exchange.keys import Keys, entity_key
 from academy.exchange.mailbox import PROBE, REQUEST, RESPONSE, Entry, make_entry
 from academy.exchange.queues import NotRegisteredError, Queues, entry_of
+from academy.exchange.router import MESSAGE_LIMIT
 from academy.exchange.secret import NamespaceSecret, new_secret
 from academy.exchange.server import Server, ServerUnavailableError
 from academy.exchange.stream import Mark, Offer, Received
@@ -42,6 +43,7 @@ class Post:
         self.process = process
         self.directory = Directory(server)
         self.queues = Queues(server, process, [SECRET])
+        self.private = Queues(server, process, [SECRET], encrypt=True)
 
     async def live(self) -> None:
         await self.server.call("renew", self.process, "60000", b"{}", timeout=5)
@@ -160,7 +162,9 @@ async def test_a_full_mailbox_takes_no_requests(
 ) -> None:
     monkeypatch.setattr(queues_module, "QUEUE_CAPACITY", 3)
     await post.send(user, box.uid, 1, 2, 3)
-    with pytest.raises(MailboxFullError, match="3 requests wait in it") as caught:
+    with pytest.raises(
+        MailboxFullError, match=r"3 requests with 0\.0 MiB wait"
+    ) as caught:
         await post.send(user, box.uid, 4)
     assert caught.value.executed == "no"
     assert caught.value.uid == box.uid
@@ -261,7 +265,151 @@ async def test_nothing_is_forgotten_while_messages_wait(
     assert await post.raw.hlen(appended) == 4097
 
 
+def large(post: Post, user: BoundMailbox, seq: int, size: int) -> Entry:
+    return post.entry(user, seq)._replace(rest=bytes(size))
+
+
+async def counted(post: Post, box: BoundMailbox) -> int:
+    return int(await post.raw.hget(f"{post.keys.prefix}mb:{box.key}", "qb") or 0)
+
+
+async def test_a_mailbox_takes_so_many_bytes_of_requests(
+    post: Post,
+    user: BoundMailbox,
+    box: BoundMailbox,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(queues_module, "QUEUE_BYTES", 100_000)
+    for seq in (1, 2, 3):
+        await post.queues.append(user, box.uid, large(post, user, seq, 30_000))
+    with pytest.raises(MailboxFullError, match=r"with 0\.1 MiB wait") as caught:
+        await post.queues.append(user, box.uid, large(post, user, 4, 30_000))
+    assert caught.value.executed == "no"
+    # Asked again, it is still refused, though a smaller one behind it finds room.
+    await post.queues.append(user, box.uid, large(post, user, 5, 1000))
+    with pytest.raises(MailboxFullError):
+        await post.queues.append(user, box.uid, large(post, user, 4, 30_000))
+    # Answers always pass, and take no room from requests.
+    answer = large(post, user, 6, 200_000)._replace(kind=RESPONSE)
+    await post.queues.append(user, box.uid, answer)
+    await post.queues.append(user, box.uid, large(post, user, 7, 1000))
+
+
+async def test_a_single_message_is_let_in_whatever_its_size(
+    post: Post,
+    user: BoundMailbox,
+    box: BoundMailbox,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(queues_module, "QUEUE_BYTES", 1000)
+    await post.queues.append(user, box.uid, large(post, user, 1, 5000))
+    with pytest.raises(MailboxFullError):
+        await post.send(user, box.uid, 2)
+    assert len(await post.queues.take(box)) == 1
+    with pytest.raises(MailboxFullError):  # It has not arrived yet for certain.
+        await post.send(user, box.uid, 3)
+    assert await post.queues.take(box) == []
+    await post.queues.append(user, box.uid, large(post, user, 4, 5000))
+
+
+async def test_the_largest_message_fits_into_an_empty_queue() -> None:
+    assert queues_module.QUEUE_BYTES >= MESSAGE_LIMIT
+
+
+async def test_bytes_are_counted_off_when_they_have_arrived(
+    post: Post, user: BoundMailbox, box: BoundMailbox
+) -> None:
+    """Also when replies are lost, and when owners change."""
+    await post.send(user, box.uid, *range(1, 10))
+    each = await counted(post, box) // 9
+    assert each * 9 == await counted(post, box) > 0
+    answer = post.entry(user, 10, RESPONSE)
+    await post.queues.append(user, box.uid, answer)
+    box.batch = 3
+    await post.queues.take(box)
+    assert await counted(post, box) == 9 * each
+    box.batch, after = 2, dict(box.after)
+    await post.queues.take(box)
+    assert await counted(post, box) == 6 * each
+    box.batch, box.after = 2, after  # The reply was lost; the same take once more.
+    await post.queues.take(box)
+    assert await counted(post, box) == 6 * each
+    second = await post.bind(box.uid)  # It finds the two that were not confirmed.
+    second.batch = 4
+    await post.queues.take(second)
+    await post.queues.give_back(second, [], stall=2)
+    assert await counted(post, box) == 2 * each
+    third = await post.bind(box.uid)
+    third.batch = 100
+    assert len(await post.queues.take(third)) == 3
+    await post.queues.take(third)
+    assert await counted(post, box) == 0
+
+
+async def test_an_empty_queue_counts_from_the_beginning(
+    post: Post, user: BoundMailbox, box: BoundMailbox
+) -> None:
+    """Whatever is on record, as when somebody has deleted the queue."""
+    await post.send(user, box.uid, 1)
+    each = await counted(post, box)
+    await post.send(user, box.uid, 2, 3)
+    await post.raw.delete(f"{post.keys.prefix}q:{box.key}")
+    await post.send(user, box.uid, 4)
+    assert await counted(post, box) == each
+
+
+async def test_what_is_encrypted_is_counted_and_understood_by_all(
+    post: Post, user: BoundMailbox, box: BoundMailbox
+) -> None:
+    await post.private.append(user, box.uid, post.entry(user, 1))
+    await post.queues.append(user, box.uid, post.entry(user, 2))
+    assert await counted(post, box) > 0
+    ((_, fields), _) = await post.raw.xrange(f"{post.keys.prefix}q:{box.key}")
+    assert b"head1" not in b"".join(fields.values())
+    box.batch = 2
+    assert await post.queues.take(box) == [post.entry(user, n) for n in (1, 2)]
+    await post.private.take(box)
+    assert await counted(post, box) == 0
+
+
+async def test_what_is_given_back_is_encrypted(
+    post: Post, user: BoundMailbox, box: BoundMailbox
+) -> None:
+    local = delivered(post.entry(user, 1), local=True)
+    await post.private.give_back(box, [local], stall=2)
+    ((_, fields),) = await post.raw.xrange(f"{post.keys.prefix}r:{box.key}")
+    assert fields[b"k"] == b"q+"
+    second = await post.bind(box.uid)
+    (entry,) = await post.queues.take(second)
+    assert entry.segments() == local.segments
+
+
+async def test_heads_of_what_waited_in_a_terminated_mailbox(
+    post: Post, user: BoundMailbox, box: BoundMailbox
+) -> None:
+    await post.queues.append(user, box.uid, post.entry(user, 1))
+    await post.private.append(user, box.uid, post.entry(user, 2))
+    ((_, _), (_, fields)) = await post.raw.xrange(f"{post.keys.prefix}q:{box.key}")
+    await post.raw.xadd(f"{post.keys.prefix}q:{box.key}", fields | {b"q": b"9"})
+    waiting = await post.directory.terminate(box.uid, "")
+    heads = list(post.queues.heads(box.uid, waiting))
+    assert heads == [(b"head1", False), (b"head2", False)]
+    assert post.queues.dead_letters == 1
+
+
 # Taking
+
+
+async def test_large_messages_are_taken_few_at_a_time(
+    post: Post, user: BoundMailbox, box: BoundMailbox
+) -> None:
+    for seq in range(1, 9):
+        await post.queues.append(user, box.uid, large(post, user, seq, 3 << 20))
+    box.batch = 4
+    sizes = []
+    while entries := await post.queues.take(box):
+        sizes.append(len(entries))
+    assert sizes == [4, 2, 1, 1]
 
 
 async def test_a_take_asks_for_more_the_longer_the_consumer_keeps_up(
