@@ -26,21 +26,23 @@ LAYERS: dict[int, str] = {
     # Values, links between processes, and what else knows nothing of agents.
     0: "academy value debug home event stats state method trace call_options "
     "logging.context embedded.error embedded.port embedded.process "
-    "link link.config link.address link.meter "
+    "link link.config link.address link.meter link.refusal link.admission link.folder "
+    "link.acceptor "
     "exchange exchange.stream exchange.inbox exchange.ports exchange.connection",
     1: "identifier task loop describe logging.config link.frame "
     "embedded.binary embedded.directory exchange.client_config exchange.verdict "
+    "link.security link.tally "
     "exchange.link_info",
     2: "exception simple_socket embedded.server exchange.keys "
     "logging.recommended logging.helpers logging.configs.base logging.configs.console "
     "logging.configs.file logging.configs.jsonpool logging.configs.multi "
-    "link.handshake link.window link.reader link.parts link.channel",
+    "link.certificate link.handshake link.window link.reader link.parts link.channel",
     3: "serialize socket logging logging.configs embedded link.protocol link.incoming "
     "header",
     4: "body runtime_config exchange.secret exchange.server exchange.outbox "
-    "link.connection link.listener link.session",
+    "link.connection link.listener link.session link.gate",
     5: "message exchange.lease exchange.wake exchange.mailbox exchange.keyring "
-    "link.peer",
+    "link.peer link.ends",
     # Exchanges: the parts, the engine on Redis, and the three that users choose from.
     6: "exchange.transport exchange.ledger exchange.pending exchange.delivery_failure "
     "link.node",
@@ -114,6 +116,7 @@ PACKAGES = {
     },
     "cloudpickle": {"serialize", "capsule", "worker", "executor"},
     "psutil": {"socket", "link.host"},
+    "cryptography": {"link.certificate"},
     "uvloop": {"worker"},
     "pydantic_core": {"value"},
     "numpy": {"demo.data", "demo.model", "demo.agents"},
@@ -123,7 +126,7 @@ PACKAGES = {
     "rich": {"cli", "demo"},
 }
 """Who may import a package: modules, or packages with all that is in them."""
-LAZY = {"psutil", "uvloop", "pydantic_core", "sklearn", "tomli_w"}
+LAZY = {"psutil", "cryptography", "uvloop", "pydantic_core", "sklearn", "tomli_w"}
 """Packages that are imported in functions only: they are optional, or slow."""
 
 PURE = words(
@@ -137,7 +140,8 @@ IMPURE = {*words("asyncio socket ssl redis time random threading logging")}
 
 PURE_LINK = words(
     "link link.config link.address link.frame link.handshake link.window link.meter "
-    "link.channel link.incoming link.parts link.reader link.protocol link.session"
+    "link.channel link.incoming link.parts link.reader link.protocol link.session "
+    "link.refusal link.admission link.security"
 )
 """The protocol between processes: bytes and the time in, bytes and events out."""
 IMPURE_LINK = {*IMPURE, "os", "secrets"}

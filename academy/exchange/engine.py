@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 
 from academy.exception import (
@@ -37,7 +38,8 @@ from academy.identifier import EntityId
 from academy.link.address import Addresses
 from academy.link.config import LinkConfig
 from academy.link.node import Node
-from academy.message import AcademyErrorResponse, ErrorCode, decode
+from academy.link.security import Security
+from academy.message import decode
 from academy.task import Tasks
 
 logger = logging.getLogger(__name__)
@@ -64,6 +66,7 @@ class Engine:
         namespace: The namespace.
         direct: Whether to talk directly to other processes.
         interface: Network interface, by name or address, for that; `None` for all.
+        security: How direct links are protected.
     """
 
     def __init__(
@@ -73,6 +76,7 @@ class Engine:
         *,
         direct: bool = False,
         interface: str | None = None,
+        security: Security = Security(),  # noqa: B008 - a value
     ) -> None:
         self._interface = interface
         keys = Keys(namespace)
@@ -97,7 +101,14 @@ class Engine:
         self._lease = Lease(info, keys.prefix, self.process, self._lease_lost)
         self.links: Links | None = None
         if direct:
-            process, secrets = bytes.fromhex(self.process), self.keyring.stored
+            node = functools.partial(
+                Node,
+                bytes.fromhex(self.process),
+                namespace,
+                self.keyring.stored,
+                config=config,
+                security=security,
+            )
             self.links = Links(
                 self.directory,
                 self._by_uid,
@@ -105,7 +116,7 @@ class Engine:
                 self._receiver,
                 self._lease.certain,
                 self._link_lost,
-                lambda links: Node(process, namespace, secrets, links, config),
+                node,
             )
             self.courier.seek = self.links.seek
             self.courier.moved = self.links.forget
@@ -121,7 +132,8 @@ class Engine:
             redis.exceptions.ConnectionError: The server cannot be reached, or refuses
                 the login.
             IncompatibleServerError: The server is too old.
-            ValueError: There is no such interface.
+            ValueError: There is no such interface, or the certificate is none.
+            OSError: The certificate or its key cannot be read.
         """
         try:
             await self.server.open()
@@ -224,7 +236,7 @@ class Engine:
 
     async def _release(self, box: BoundMailbox, why: str) -> None:
         """Give back what the consumer of an ended box did not take."""
-        self._answer_open(box, why)
+        self.router.answer_open(box, why)
         untaken: list[Delivery] = []
         try:
             if box.take is not None:
@@ -233,9 +245,9 @@ class Engine:
             untaken = box.untaken()
             await self._give_back(box, untaken)
         except FencedError:
-            self._resend(box, untaken)
+            self.router.resend(box, untaken)
         except MailboxTerminatedError as e:
-            self._refuse(box, untaken, e.reason or "")
+            self.router.refuse(box, untaken, e.reason or "")
         except ExchangeError as e:
             logger.warning("%s could not be closed cleanly: %s", box.uid, e)
             return
@@ -243,14 +255,6 @@ class Engine:
             # Only now: who is told to go elsewhere must find what was given back.
             box.detach()
         await self.router.flush(FLUSH_TIMEOUT)
-
-    def _answer_open(self, box: BoundMailbox, why: str) -> None:
-        """Tell those whose requests were taken, and that nobody will answer now."""
-        lost = AcademyErrorResponse(
-            error_code=ErrorCode.PEER_LOST, mailbox_id=box.uid, detail=why
-        )
-        for header in list(box.ledger.open.values()):
-            self.router.respond_soon(header, lost)
 
     async def _give_back(self, box: BoundMailbox, untaken: list[Delivery]) -> None:
         try:
@@ -317,16 +321,11 @@ class Engine:
     def _fenced(self, box: BoundMailbox) -> None:
         """A newer owner elsewhere: what it has not seen goes into the queue."""
         if self._drop(box):
-            self._answer_open(box, TAKEN_OVER)
+            self.router.answer_open(box, TAKEN_OVER)
         box.fence()
-        self._resend(box, box.untaken())
+        self.router.resend(box, box.untaken())
         box.detach()
         self.courier.retire(box)
-
-    def _resend(self, box: BoundMailbox, untaken: list[Delivery]) -> None:
-        for delivery in untaken:
-            if delivery.local:
-                self.router.resend_soon(box.uid, delivery)
 
     def _mailbox_gone(self, key: str, reason: str) -> None:
         box = self._by_key.get(key)
@@ -335,16 +334,10 @@ class Engine:
             box.terminate(reason)
             box.detach()
             self.courier.retire(box)
-            self._refuse(box, box.untaken(), reason)
+            self.router.refuse(box, box.untaken(), reason)
         self._moved(key)
         self.auditor.terminated(key, reason)
         self.router.forget_dest(base32_to_uuid(key))
-
-    def _refuse(self, box: BoundMailbox, untaken: list[Delivery], reason: str) -> None:
-        for delivery in untaken:
-            if delivery.message.is_request():
-                body = terminated(box.uid, reason, "no")
-                self.router.respond_soon(delivery.message.header, body)
 
     def _drop(self, box: BoundMailbox) -> bool:
         """Forget a box; return whether it was the current one of its mailbox."""

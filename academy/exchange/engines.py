@@ -8,6 +8,7 @@ from typing import Any
 
 from academy.exchange.connection import RedisConnectionInfo
 from academy.exchange.engine import Engine
+from academy.link.security import Security
 
 
 class _Slot:
@@ -28,6 +29,7 @@ async def acquire(
     *,
     direct: bool = False,
     interface: str | None = None,
+    security: Security = Security(),  # noqa: B008 - a value
 ) -> Engine:
     """Return the engine for a server and namespace, made when there is none.
 
@@ -36,6 +38,7 @@ async def acquire(
         namespace: The namespace.
         direct: Whether it talks directly to other processes.
         interface: Network interface, by name or address, for that; `None` for all.
+        security: How direct links are protected.
 
     Every `acquire` needs a `release`.
 
@@ -45,13 +48,19 @@ async def acquire(
         ValueError: The namespace cannot be used in keys.
     """
     slots = _slots.setdefault(asyncio.get_running_loop(), {})
-    key = (*info.identity(), namespace, direct, interface)
+    key = (*info.identity(), namespace, direct, interface, security)
     slot = slots.setdefault(key, _Slot())
     slot.users += 1
     try:
         async with slot.lock:
             if slot.engine is None:
-                engine = Engine(info, namespace, direct=direct, interface=interface)
+                engine = Engine(
+                    info,
+                    namespace,
+                    direct=direct,
+                    interface=interface,
+                    security=security,
+                )
                 await engine.open()
                 slot.engine = engine
             return slot.engine

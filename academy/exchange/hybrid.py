@@ -25,6 +25,7 @@ from academy.exchange.keys import base32_to_uuid, check_namespace, uuid_to_base3
 from academy.exchange.ports import PortPool, check_port, release_port
 from academy.exchange.relay import RelayTransport
 from academy.identifier import AgentId, EntityId, UserId
+from academy.link.security import Security
 from academy.socket import interface_addresses
 from academy.value import Value
 
@@ -72,6 +73,7 @@ class HybridExchangeTransport(RelayTransport):
         port: A port to listen on, beside the one of this process; 0 for none.
         interface: Network interface that peers are to use.
         direct: Whether to talk directly to other processes.
+        security: How direct links are protected.
     """
 
     registration_type = HybridAgentRegistration
@@ -87,8 +89,10 @@ class HybridExchangeTransport(RelayTransport):
         port: int,
         interface: str | None = None,
         direct: bool = True,
+        security: Security = Security(),  # noqa: B008 - a value
     ) -> None:
         super().__init__(mailbox_id, redis_info, namespace)
+        self._security = security
         self.direct = direct
         self._redis_client = redis_client
         self._host = host
@@ -107,6 +111,7 @@ class HybridExchangeTransport(RelayTransport):
         name: str | None = None,
         port: int | None = None,
         direct: bool = True,
+        security: Security = Security(),  # noqa: B008 - a value
     ) -> Self:
         """Return a transport bound to a mailbox.
 
@@ -119,6 +124,7 @@ class HybridExchangeTransport(RelayTransport):
             name: Name of the new user.
             port: A port to listen on, beside the one of this process; `None` for none.
             direct: Whether to talk directly to other processes.
+            security: How direct links are protected.
 
         Raises:
             redis.exceptions.ConnectionError: The server cannot be reached.
@@ -139,6 +145,7 @@ class HybridExchangeTransport(RelayTransport):
             port=port or 0,
             interface=interface,
             direct=direct,
+            security=security,
         )
         try:
             await transport.open(register=mailbox_id is None)
@@ -157,6 +164,9 @@ class HybridExchangeTransport(RelayTransport):
             interface=self._interface,
             namespace=self._namespace,
             direct=self.direct,
+            security=self._security.mode,
+            certificate=self._security.certificate,
+            key=self._security.key,
         )
         factory.ports = self._ports
         return factory
@@ -186,9 +196,22 @@ class HybridExchangeFactory(ExchangeFactory[HybridExchangeTransport]):
         config: Configuration of the clients.
         direct: False for a process whose ports are blocked: it does not listen, and
             all its messages go through the server.
+        security: How processes that talk directly are protected from others; they
+            always prove to each other that they belong to the namespace. `'auto'`:
+            between hosts TLS 1.3 and nothing else, within a host Unix sockets or the
+            loopback interface, in clear. `'tls'`: TLS on the loopback interface, too.
+            `'authenticated'`: no encryption. Then whoever can read the network reads
+            the messages, and whoever can change them on their way runs code in the
+            agents; only for a network where nobody can. Processes of different
+            settings that do not agree talk through the server.
+        certificate: Path of a certificate (PEM, of any authority or none) to use for
+            TLS instead of one that the process makes for itself; every process needs
+            to find it there. Others know it by its fingerprint in the directory.
+        key: Path of its private key (PEM, without a password).
 
     Raises:
-        ValueError: The namespace cannot be used in keys, or one of the ports is none.
+        ValueError: The namespace cannot be used in keys, one of the ports is none,
+            there is no such `security`, or one of `certificate` and `key` is missing.
     """
 
     def __init__(
@@ -202,6 +225,9 @@ class HybridExchangeFactory(ExchangeFactory[HybridExchangeTransport]):
         ports: Iterable[int] | None = None,
         config: ExchangeClientConfig | None = None,
         direct: bool = True,
+        security: str = "auto",
+        certificate: str | None = None,
+        key: str | None = None,
     ) -> None:
         super().__init__(config)
         if namespace is None:
@@ -213,6 +239,7 @@ class HybridExchangeFactory(ExchangeFactory[HybridExchangeTransport]):
         self.interface = interface
         self.ports = None if ports is None else PortPool(ports)
         self.direct = direct
+        self.security = Security(security, certificate, key)
 
     @classmethod
     def from_url(cls, url: str | None = None, **options: Any) -> Self:
@@ -241,7 +268,8 @@ class HybridExchangeFactory(ExchangeFactory[HybridExchangeTransport]):
         return (
             f"{type(self).__name__}({host!r}, {port}, redis_kwargs={redacted(kwargs)}, "
             f"interface={self.interface!r}, namespace={self.namespace!r}, "
-            f"ports={self.ports!r}, direct={self.direct})"
+            f"ports={self.ports!r}, direct={self.direct}, "
+            f"security={self.security.mode!r})"
         )
 
     def _prepare(self) -> Callable[..., Coroutine[Any, Any, HybridExchangeTransport]]:
@@ -274,6 +302,7 @@ class HybridExchangeFactory(ExchangeFactory[HybridExchangeTransport]):
                 name=name,
                 port=port,
                 direct=self.direct,
+                security=self.security,
             )
         except BaseException:
             if port is not None:

@@ -22,6 +22,7 @@ from academy.exchange.transport import (
     class_name,
 )
 from academy.identifier import AgentId, EntityId
+from academy.link.security import Security
 from academy.message import Message
 from academy.serialize import NoPickleMixin
 from academy.stats import AgentStats
@@ -43,6 +44,7 @@ class RelayTransport(ExchangeTransportMixin, NoPickleMixin):
         self._redis_info = redis_info
         self._namespace = namespace
         self._interface: str | None = None
+        self._security = Security()
         self._port = 0
         self._engine: Engine | None = None
         self._box: BoundMailbox | None = None
@@ -78,14 +80,15 @@ class RelayTransport(ExchangeTransportMixin, NoPickleMixin):
             redis.exceptions.ConnectionError: The server cannot be reached.
             BadEntityIdError: The mailbox is not registered.
             MailboxTerminatedError: It is closed for good.
-            ValueError: There is no such interface.
-            OSError: Another process has the port.
+            ValueError: There is no such interface, or the certificate is none.
+            OSError: Another process has the port, or the certificate cannot be read.
         """
         engine = await engines.acquire(
             self._redis_info,
             self._namespace,
             direct=self.direct,
             interface=self._interface,
+            security=self._security,
         )
         try:
             if self._port:

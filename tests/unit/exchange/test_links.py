@@ -363,7 +363,7 @@ async def test_a_process_without_a_network_uses_the_queue(
 ) -> None:
     here, there = await new_engine(direct=True), await new_engine(direct=True)
     assert there.links is not None
-    await there.links.node._listener.close()
+    there.links.node._listener.close()
     user, agent = await bind_user(here), await bind_agent(there)
     for n in range(3):
         await send(here, user, agent.uid, n)

@@ -10,9 +10,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from academy.link import gate as gate_module
 from academy.link import node as node_module
 from academy.link.address import Endpoint
 from academy.link.connection import Connection
+from academy.link.ends import Dialled
 from tests.unit.link.network import Mute, Network, Process, dial, loopback, where
 
 NEVER = 600.0
@@ -118,7 +120,7 @@ class TestCandidates:
                     data_received(connection, data)
 
         monkeypatch.setattr(node_module, "STAGGER", 0.0)
-        monkeypatch.setattr(node_module._Dialled, "data_received", both)
+        monkeypatch.setattr(Dialled, "data_received", both)
         a, b = await network.open(), await network.open()
         await b.add_port(0)
         dial(a, b, "tcp")
@@ -238,7 +240,7 @@ class TestFailure:
         self, network: Network, monkeypatch: pytest.MonkeyPatch, proved: bool
     ) -> None:
         """It is cancelled in the same turn, but the link is there: so it stays."""
-        owner = Connection if proved else node_module._Dialled
+        owner = Connection if proved else Dialled
         tell_open = owner._tell_open
 
         def cancelled(self: Connection, peer: bytes) -> None:
@@ -259,7 +261,7 @@ class TestFailure:
     async def test_own_attempts_do_not_keep_others_out(
         self, network: Network, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(node_module, "UNPROVED_LIMIT", 1)
+        monkeypatch.setattr(gate_module, "room", lambda: 1)
         a, b, c = await network.open(), await network.open(), network.process()
         async with Mute(network.changes) as mute:
             dial(b, c, "tcp", [mute.endpoint])
