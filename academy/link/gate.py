@@ -161,6 +161,7 @@ class Gate:
                 self._tally.count(Refusal.TLS, visit.source, detail)
 
     def _opened(self, visit: Visit) -> None:
+        visit._task = None
         if visit.abort is None:
             self.leave(visit)
         if not visit._handed:
