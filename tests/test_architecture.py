@@ -48,7 +48,7 @@ LAYERS: dict[int, str] = {
     "link.node",
     7: "exchange.mailbox_status exchange.registry exchange.bound exchange.directory "
     "link.host",
-    8: "exchange.client exchange.queues exchange.line exchange.probe",
+    8: "exchange.client exchange.sources exchange.queues exchange.line exchange.probe",
     9: "exchange.factory exchange.courier",
     10: "exchange.router",
     11: "exchange.audit",
