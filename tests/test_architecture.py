@@ -82,7 +82,7 @@ LAYERS: dict[int, str] = {
     40: "run demo demo.calls demo.data demo.screen cli.url cli.output",
     41: "demo.model demo.report cli.error",
     42: "demo.agents cli.execute cli.arguments cli.connection cli.lookup",
-    43: "demo.federation cli.ping cli.ps cli.call cli.server",
+    43: "demo.federation cli.ping cli.ps cli.call cli.server cli.secret",
     44: "demo.run cli.describe cli.links",
     45: "cli.demo",
     46: "cli.app",

@@ -85,7 +85,8 @@ class Engine:
         self.server = Server(info, keys.prefix)
         self.directory = Directory(self.server)
         self.keyring = Keyring(self.server)
-        self.queues = Queues(self.server, self.process, self.keyring.secrets)
+        secrets, renew = self.keyring.secrets, self.keyring.renew
+        self.queues = Queues(self.server, self.process, secrets, renew)
         self.boxes: dict[EntityId, BoundMailbox] = {}
         self._by_key: dict[str, BoundMailbox] = {}
         self._by_uid: dict[int, BoundMailbox] = {}
@@ -150,6 +151,7 @@ class Engine:
             raise
         self._tasks.spawn(self._hear(), name="exchange-news")
         self._tasks.spawn(self.auditor.run(), name="exchange-audit")
+        self._tasks.spawn(self.keyring.run(), name="exchange-secrets")
 
     async def close(self) -> None:
         """Give up the lease and close the connections, within seconds."""
