@@ -307,7 +307,7 @@ class Links:
         peer.flush_soon()
 
     def _refuse(self, peer: Peer, refusal: Refusal, detail: str) -> None:
-        source = f"process {peer.process.hex()[:8]} ({peer.host}:{peer.pid})"
+        source = f"process {peer.process.hex()[:8]}"
         self.node.tally.count(refusal, source, detail)
 
     def _admit(self, peer: Peer, channel: int, key: ChannelKey) -> None:

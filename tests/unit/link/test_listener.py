@@ -8,8 +8,6 @@ import os
 import pathlib
 import socket
 import stat
-import subprocess
-import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 
@@ -37,14 +35,6 @@ async def listener(folder: pathlib.Path) -> AsyncIterator[Listener]:
 
 
 @pytest.fixture
-def dead_pid() -> int:
-    """The pid of a process that has ended."""
-    process = subprocess.Popen([sys.executable, "-c", ""])
-    process.wait()
-    return process.pid
-
-
-@pytest.fixture
 def taken_port() -> Iterator[int]:
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield server.getsockname()[1]
@@ -67,15 +57,6 @@ async def greeting(at: str | tuple[str, int]) -> str:
 
 def directories(folder: pathlib.Path) -> list[str]:
     return sorted(os.listdir(folder))
-
-
-def emptied(folder: pathlib.Path) -> list[str]:
-    """Remove what is in a directory; return the names."""
-    names = directories(folder)
-    for name in names:
-        path = folder / name
-        path.unlink() if path.is_symlink() else path.rmdir()
-    return names
 
 
 class TestUnix:
@@ -202,72 +183,3 @@ class TestPorts:
         monkeypatch.setattr(socket, "create_server", no_ipv6)
         listener.open()
         assert await greeting(("127.0.0.1", listener.ports[0])) == "tcp"
-
-
-class TestSweep:
-    """Directories of processes that were killed are removed."""
-
-    async def found(self, listener: Listener, folder: pathlib.Path) -> list[str]:
-        listener.open(LOCAL)
-        listener.close()
-        return emptied(folder)
-
-    async def test_dead_process(
-        self, listener: Listener, folder: pathlib.Path, dead_pid: int
-    ) -> None:
-        left = folder / f"{PREFIX}{dead_pid}-abc"
-        os.mkdir(left)
-        (left / "link").write_bytes(b"")
-        assert await self.found(listener, folder) == []
-
-    async def test_living_process(
-        self, listener: Listener, folder: pathlib.Path
-    ) -> None:
-        name = f"{PREFIX}{os.getppid()}-abc"
-        os.mkdir(folder / name)
-        assert await self.found(listener, folder) == [name]
-
-    async def test_process_of_another_user(
-        self,
-        listener: Listener,
-        folder: pathlib.Path,
-        dead_pid: int,
-        monkeypatch: pytest.MonkeyPatch,
-    ) -> None:
-        name = f"{PREFIX}{dead_pid}-abc"
-        os.mkdir(folder / name)
-        uid = os.getuid() + 1
-        monkeypatch.setattr(os, "getuid", lambda: uid)
-        assert await self.found(listener, folder) == [name]
-
-    async def test_process_that_may_not_be_asked(
-        self,
-        listener: Listener,
-        folder: pathlib.Path,
-        monkeypatch: pytest.MonkeyPatch,
-    ) -> None:
-        def denied(pid: int, signal: int) -> None:
-            raise PermissionError
-
-        name = f"{PREFIX}1-abc"
-        os.mkdir(folder / name)
-        monkeypatch.setattr(os, "kill", denied)
-        assert await self.found(listener, folder) == [name]
-
-    @pytest.mark.parametrize("pid", ["", "x", "-5", "0", "9" * 30])
-    async def test_other_names(
-        self, listener: Listener, folder: pathlib.Path, pid: str
-    ) -> None:
-        names = sorted([f"{PREFIX}{pid}-abc", f"{PREFIX}{pid}", "else"])
-        for name in names:
-            os.mkdir(folder / name)
-        assert await self.found(listener, folder) == names
-
-    async def test_link_to_a_directory(
-        self, listener: Listener, folder: pathlib.Path, dead_pid: int
-    ) -> None:
-        """Other users can make one that points to a directory of this user."""
-        os.mkdir(folder / "mine")
-        name = f"{PREFIX}{dead_pid}-abc"
-        os.symlink(folder / "mine", folder / name)
-        assert await self.found(listener, folder) == [name, "mine"]
