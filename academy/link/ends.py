@@ -29,8 +29,8 @@ class Dialled(Connection):
         protocol: The state machine.
         owner: Who is told what happens.
         route: Where it goes, and which certificate has to answer.
-        proved: Gets `None` once both sides have proved themselves, or the reason why
-            they will not.
+        proved: Gets `None` once both sides have proved themselves, or the error that
+            says why they will not; `ConnectionResetError` if the other side hung up.
         rivals: The connections to the same process, of which one is enough.
     """
 
@@ -39,7 +39,7 @@ class Dialled(Connection):
         protocol: LinkProtocol,
         owner: Owner,
         route: Route,
-        proved: asyncio.Future[str | None],
+        proved: asyncio.Future[OSError | None],
         rivals: set[Dialled],
     ) -> None:
         encrypted = route.pin is not None
@@ -68,7 +68,8 @@ class Dialled(Connection):
 
     def _tell_closed(self, cause: Cause, reason: str) -> None:
         if not self._proved.done():
-            self._proved.set_result(reason)
+            kind = ConnectionResetError if cause is Cause.LOST else OSError
+            self._proved.set_result(kind(reason))
         super()._tell_closed(cause, reason)
 
 

@@ -26,6 +26,8 @@ from academy.task import Tasks
 CONNECT_TIMEOUT = 3.0
 STAGGER = 0.25
 """Seconds after which the next address is tried beside the one before (RFC 8305)."""
+AGAIN = 0.05
+"""Seconds after which a process is dialled once more that has hung up at once."""
 REDIAL = 5.0
 """Seconds between two attempts to reach a process that could not be reached."""
 SWEEP = 10.0
@@ -186,7 +188,13 @@ class Node:
     async def _dial(self, peer: Peer, routes: Sequence[Route]) -> None:
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT):
-                await self._race(peer, routes)
+                try:
+                    await self._race(peer, routes)
+                except ConnectionResetError:
+                    # It ends just now, which the second attempt tells for sure, or
+                    # strangers took the room for those who have not proved themselves.
+                    await asyncio.sleep(AGAIN)
+                    await self._race(peer, routes)
         except (OSError, TimeoutError) as e:
             self._not_before[peer.process] = self._loop.time() + REDIAL
             if peer.connection is None:
@@ -226,23 +234,21 @@ class Node:
             for loser in attempts:
                 loser.cancel()
             await asyncio.gather(*attempts, return_exceptions=True)
-        refused = any(isinstance(error, ConnectionRefusedError) for error in errors)
-        kind = ConnectionRefusedError if refused else OSError
-        raise kind("; ".join(map(str, errors)) or "it has no address")
+        raise _worst(errors)("; ".join(map(str, errors)) or "it has no address")
 
     async def _try(self, peer: Peer, route: Route, rivals: set[Dialled]) -> None:
         """Connect to one address and wait until both sides have proved themselves."""
         now = self._loop.time()
         protocol = self._protocol(Role.CLIENT, route.binding, now, peer.process)
-        proved: asyncio.Future[str | None] = self._loop.create_future()
+        proved: asyncio.Future[OSError | None] = self._loop.create_future()
         connection = Dialled(protocol, self, route, proved, rivals)
         rivals.add(connection)
         self._connections[connection] = None
         try:
             await self._reach(route, connection)
-            reason = await proved
-            if reason is not None:
-                raise OSError(reason)
+            error = await proved
+            if error is not None:
+                raise error
         except BaseException:
             # One that has proved itself in the same moment is a link by now.
             if self._connections.get(connection) is None:
@@ -382,3 +388,11 @@ class Node:
                     peer.connection.close("idle")
                 elif process not in self._dialling:
                     self.forget(process)
+
+
+def _worst(errors: Sequence[BaseException]) -> type[OSError]:
+    """Return what says most about a process that could not be reached."""
+    for kind in (ConnectionRefusedError, ConnectionResetError):
+        if any(isinstance(error, kind) for error in errors):
+            return kind
+    return OSError

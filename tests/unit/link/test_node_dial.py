@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import gc
 import socket
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from academy.link import node as node_module
 from academy.link.address import Endpoint
 from academy.link.connection import Connection
 from academy.link.ends import Dialled
+from academy.link.security import Security
 from tests.unit.link.network import Mute, Network, Process, dial, loopback, where
 
 NEVER = 600.0
@@ -269,6 +271,28 @@ class TestFailure:
             await network.link(a, b)
             await b.close()
         assert b.refused == 0
+
+
+@pytest.mark.parametrize("security", [Security(), Security("tls")])
+async def test_process_that_ends_while_it_is_dialled(
+    network: Network, security: Security
+) -> None:
+    """Its port was still there, but nobody took the connection: it is dialled again."""
+    a, b = await network.open(security=security), network.process()
+    dialled = []
+
+    def end(reader: object, writer: asyncio.StreamWriter) -> None:
+        dialled.append(1)
+        server.close()
+        writer.transport.abort()
+
+    server = await asyncio.start_server(end, "127.0.0.1", 0)
+    endpoint = loopback(server.sockets[0].getsockname()[1])
+    theirs = dataclasses.replace(where(b, "tcp", [endpoint]), fingerprint="0" * 64)
+    peer = a.connect(b.process, where(a), theirs)
+    await network.until(lambda: a.told == ["down"])
+    assert peer.refused
+    assert dialled == [1]
 
 
 async def test_address_of_a_closed_process(network: Network) -> None:

@@ -115,7 +115,7 @@ async def test_clear_text_is_refused(network: Network) -> None:
     theirs = dataclasses.replace(where(b, "tcp"), fingerprint="")
     a.connect(b.process, where(a), theirs)
     await refused(network, a, b)
-    assert b.refusals == {"clear_text": 1}
+    assert b.refusals == {"clear_text": 2}
 
 
 async def test_clear_text_from_other_hosts_is_refused(
@@ -127,7 +127,7 @@ async def test_clear_text_from_other_hosts_is_refused(
     )
     dial(a, b, "tcp")
     await refused(network, a, b)
-    assert b.refusals == {"clear_text": 1}
+    assert b.refusals == {"clear_text": 2}
 
 
 async def test_tls_where_there_is_no_certificate(network: Network) -> None:
@@ -135,7 +135,7 @@ async def test_tls_where_there_is_no_certificate(network: Network) -> None:
     theirs = dataclasses.replace(where(b, "tcp"), fingerprint=a.fingerprint)
     a.connect(b.process, where(a), theirs)
     await refused(network, a, b)
-    assert b.refusals == {"tls": 1}
+    assert b.refusals == {"tls": 2}
 
 
 async def test_authenticated_has_no_certificate(network: Network) -> None:
