@@ -10,7 +10,7 @@ from typing import Any
 
 from academy.embedded import EmbeddedServer
 from bench.interpreter import Interpreter
-from bench.rows import Calls, Drain, Import, Launch, Mailboxes, Worker
+from bench.rows import Calls, Drain, Import, Launch, Link, Mailboxes, Worker
 
 IN_FLIGHT = [1, 16, 64]
 OURS = "hybrid, two processes"
@@ -110,6 +110,12 @@ def mailboxes(bench: Bench) -> list[Mailboxes]:
     return [Mailboxes(**row) for row in bench.ours.run("mailboxes", settings)]
 
 
+def connect(bench: Bench) -> list[Link]:
+    """Measure what it takes to link two processes, in clear and encrypted."""
+    settings = bench.settings(links=30 if bench.quick else 200)
+    return [Link(**row) for row in bench.ours.run("connect", settings)]
+
+
 def worker(bench: Bench) -> list[Worker]:
     """Measure how long a new worker process takes until its agent answers."""
     settings = bench.settings(launches=3)
@@ -134,5 +140,6 @@ CASES: dict[str, Case] = {
     "drain": Case(drain, rounds=3),
     "launch": Case(launch, rounds=3),
     "mailboxes": Case(mailboxes, rounds=3),
+    "connect": Case(connect, rounds=3),
     "worker": Case(worker, rounds=3),
 }

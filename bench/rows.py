@@ -69,6 +69,17 @@ class Worker:
 
 
 @dataclass(frozen=True)
+class Link:
+    """From the first packet to another process until both have proved themselves, and
+    the round trip of 200 bytes on that link."""
+
+    way: str
+    linked_p50_ms: float
+    linked_p99_ms: float
+    trip_p50_us: float
+
+
+@dataclass(frozen=True)
 class Ratio:
     """Ours beside a peer: its time by ours, and our rate by its, so more is better."""
 

@@ -26,28 +26,30 @@ LAYERS: dict[int, str] = {
     # Values, links between processes, and what else knows nothing of agents.
     0: "academy toml_file value debug home event stats state method trace call_options "
     "logging.context embedded.error embedded.port embedded.process "
-    "link link.config link.address link.meter "
-    "exchange exchange.stream exchange.inbox exchange.ports",
-    1: "identifier tag task loop describe logging.config link.frame "
-    "embedded.binary embedded.directory exchange.client_config exchange.verdict "
-    "exchange.link_info exchange.deposit",
+    "link link.config link.address link.meter link.refusal link.admission link.folder "
+    "link.acceptor exchange exchange.stream exchange.inbox exchange.ports",
+    1: "identifier tag task loop describe logging.config link.frame link.security "
+    "link.tally embedded.binary embedded.directory exchange.client_config "
+    "exchange.verdict exchange.link_info exchange.deposit",
     2: "exception simple_socket embedded.server exchange.keys exchange.credential "
     "logging.recommended logging.helpers logging.configs.base logging.configs.console "
     "logging.configs.file logging.configs.jsonpool logging.configs.multi "
-    "link.handshake link.window link.reader link.parts link.channel",
+    "link.certificate link.handshake link.window link.reader link.parts link.channel",
     3: "serialize socket logging logging.configs embedded link.protocol link.incoming "
     "header exchange.connection exchange.acl",
     4: "error_code runtime_config exchange.secret exchange.cipher exchange.server "
     "exchange.backlog exchange.outbox "
-    "link.connection link.listener link.session exchange.reach",
-    5: "body exchange.lease exchange.wake exchange.mailbox exchange.keyring link.peer",
+    "link.connection link.listener link.session link.gate "
+    "exchange.reach",
+    5: "body exchange.lease exchange.wake exchange.mailbox exchange.keyring link.peer "
+    "link.ends",
     6: "message",
     # Exchanges: the parts, the engine on Redis, and the three that users choose from.
     7: "exchange.transport exchange.ledger exchange.pending exchange.delivery_failure "
     "link.node",
     8: "exchange.local_state exchange.mailbox_status exchange.registry "
     "exchange.bound exchange.directory link.host",
-    9: "exchange.client exchange.queues exchange.line exchange.probe",
+    9: "exchange.client exchange.sources exchange.queues exchange.line exchange.probe",
     10: "exchange.factory exchange.courier",
     11: "exchange.router",
     12: "exchange.audit",
@@ -81,7 +83,7 @@ LAYERS: dict[int, str] = {
     40: "run demo demo.calls demo.data demo.screen cli.url cli.output",
     41: "demo.model demo.report cli.error",
     42: "demo.agents cli.execute cli.arguments cli.connection cli.lookup",
-    43: "demo.federation cli.ping cli.ps cli.call cli.server",
+    43: "demo.federation cli.ping cli.ps cli.call cli.server cli.secret",
     44: "demo.run cli.describe cli.links",
     45: "cli.demo",
     46: "cli.app",
@@ -115,9 +117,9 @@ PACKAGES = {
         "exchange.lease",
         "exchange.wake",
     },
-    "cryptography": {"exchange.cipher"},
     "cloudpickle": {"serialize", "capsule", "worker", "executor"},
     "psutil": {"socket", "link.host"},
+    "cryptography": {"exchange.cipher", "link.certificate"},
     "uvloop": {"worker"},
     "pydantic_core": {"value"},
     "numpy": {"demo.data", "demo.model", "demo.agents"},
@@ -141,7 +143,8 @@ IMPURE = {*words("asyncio socket ssl redis time random threading logging")}
 
 PURE_LINK = words(
     "link link.config link.address link.frame link.handshake link.window link.meter "
-    "link.channel link.incoming link.parts link.reader link.protocol link.session"
+    "link.channel link.incoming link.parts link.reader link.protocol link.session "
+    "link.refusal link.admission link.security"
 )
 """The protocol between processes: bytes and the time in, bytes and events out."""
 IMPURE_LINK = {*IMPURE, "os", "secrets"}

@@ -325,3 +325,31 @@ def describe(
         url=url,
         debug=debug,
     )
+
+
+@app.command("rotate-secret")
+def rotate_secret(
+    overlap: Annotated[
+        float,
+        typer.Option(
+            "--overlap", metavar="S", min=120, help="Seconds that the old one is valid."
+        ),
+    ] = 3600,
+    url: Url = None,
+    namespace: Namespace = "default",
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Give the members of a namespace a new secret while they run.
+
+    What they have signed with the old one is accepted for another hour.
+    """
+    from academy.cli.connection import Connection
+    from academy.cli.secret import rotate
+
+    connection = Connection(url, namespace)
+    execute(
+        lambda: rotate(connection, overlap=overlap, as_json=as_json),
+        url=url,
+        debug=debug,
+    )

@@ -178,7 +178,8 @@ def _row(link: LinkInfo, names: Mapping[str, str]) -> tuple[str, ...]:
     peer = names.get(link.process, link.process[:8]) or "-"
     rtt = "-" if link.rtt is None else f"{1000 * link.rtt:.2f} ms"
     counts = (f"{link.rate:.1f}/s", str(link.unacked), str(link.queued))
-    return (peer, link.path, link.reason or "-", rtt, *counts)
+    path = f"{link.path}+tls" if link.encrypted else link.path
+    return (peer, path, link.reason or "-", rtt, *counts)
 
 
 def _listed(agents: Sequence[AgentInfo]) -> str:

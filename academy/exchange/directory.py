@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from academy import __version__
 from academy.exception import BadEntityIdError, ExchangeError, MailboxTerminatedError
-from academy.exchange.keys import base32_to_uuid, entity_key
+from academy.exchange.keys import base32_to_uuid, entity_key, uuid_to_base32
 from academy.exchange.lease import LEASE
 from academy.exchange.server import Argument, Server
 from academy.exchange.stream import Mark, parse_marks
@@ -28,6 +28,9 @@ DIRECTORY_TIMEOUT = 30.0
 
 AUDIT_TIMEOUT = 3.0
 """Seconds for which an audit waits: it is repeated anyway."""
+
+OWNER_TIMEOUT = 5.0
+"""Seconds for which the owner of a mailbox is asked for."""
 
 _BATCH = 500
 
@@ -92,6 +95,18 @@ class Location(NamedTuple):
 
     inc: int
     addresses: Addresses
+
+
+class Owner(NamedTuple):
+    """Who has a mailbox.
+
+    Attributes:
+        inc: Incarnation of the mailbox.
+        process: Identifier of the process, 16 bytes.
+    """
+
+    inc: int
+    process: bytes
 
 
 class Directory:
@@ -223,7 +238,7 @@ class Directory:
 
         From now on, the process that asks is told when it moves.
         """
-        inc, lease = await self._call("locate", entity_key(uid), process)
+        inc, lease, _ = await self._call("locate", entity_key(uid), process)
         addresses = _process(lease).get("addresses")
         if addresses is None:
             return None
@@ -232,6 +247,25 @@ class Directory:
         except ValueError as e:
             logger.warning("%s has published damaged addresses: %s", uid, e)
             return None
+
+    async def owner(self, uid: uuid.UUID, process: str) -> Owner | None:
+        """Return which live process has a mailbox bound; `None` if no one has.
+
+        Gives up after a moment: whoever wants to know goes on without. From now on,
+        the process that asks is told when the mailbox moves.
+        """
+        key = uuid_to_base32(uid)
+        inc, lease, owner = await self._server.call(
+            "locate", key, process, timeout=OWNER_TIMEOUT
+        )
+        if not (lease and owner):
+            return None
+        return Owner(int(inc), bytes.fromhex(owner.decode()))
+
+    @property
+    def away(self) -> bool:
+        """Whether the server does not answer at the moment."""
+        return self._server.away
 
     async def bury(self, process: str) -> None:
         """End the lease of a process that was seen to be gone."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 
 from academy.exception import (
@@ -38,7 +39,8 @@ from academy.identifier import EntityId
 from academy.link.address import Addresses
 from academy.link.config import LinkConfig
 from academy.link.node import Node
-from academy.message import AcademyErrorResponse, ErrorCode, decode
+from academy.link.security import Security
+from academy.message import decode
 from academy.task import Tasks
 
 logger = logging.getLogger(__name__)
@@ -66,6 +68,7 @@ class Engine:
         direct: Whether to talk directly to other processes.
         interface: Network interface, by name or address, for that; `None` for all.
         encrypt_relay: Whether to encrypt what goes into queues.
+        security: How direct links are protected.
     """
 
     def __init__(
@@ -76,15 +79,17 @@ class Engine:
         direct: bool = False,
         interface: str | None = None,
         encrypt_relay: bool = False,
+        security: Security = Security(),  # noqa: B008 - a value
     ) -> None:
         self._interface = interface
         keys = Keys(namespace)
         self.process = new_process_id()
         self.server = Server(info, keys.prefix)
         self.directory = Directory(self.server)
-        self.keyring = Keyring(self.server, private=encrypt_relay)
-        secrets = self.keyring.secrets
-        self.queues = Queues(self.server, self.process, secrets, encrypt=encrypt_relay)
+        ring = self.keyring = Keyring(self.server, private=encrypt_relay)
+        self.queues = Queues(
+            self.server, self.process, ring.secrets, ring.renew, encrypt=encrypt_relay
+        )
         self.boxes: dict[EntityId, BoundMailbox] = {}
         self._by_key: dict[str, BoundMailbox] = {}
         self._by_uid: dict[int, BoundMailbox] = {}
@@ -101,7 +106,14 @@ class Engine:
         self._lease = Lease(info, keys.prefix, self.process, self._lease_lost)
         self.links: Links | None = None
         if direct:
-            process, stored = bytes.fromhex(self.process), self.keyring.stored
+            node = functools.partial(
+                Node,
+                bytes.fromhex(self.process),
+                namespace,
+                self.keyring.stored,
+                config=config,
+                security=security,
+            )
             self.links = Links(
                 self.directory,
                 self._by_uid,
@@ -109,7 +121,7 @@ class Engine:
                 self._receiver,
                 self._lease.certain,
                 self._link_lost,
-                lambda links: Node(process, namespace, stored, links, config),
+                node,
             )
             self.courier.seek = self.links.seek
             self.courier.moved = self.links.forget
@@ -125,7 +137,9 @@ class Engine:
             redis.exceptions.ConnectionError: The server cannot be reached, or refuses
                 the login.
             IncompatibleServerError: The server is too old.
-            ValueError: There is no such interface, or no secret as it is needed.
+            ValueError: There is no such interface, or the certificate or the secret is
+                not as it is needed.
+            OSError: The certificate or its key cannot be read.
         """
         try:
             await self.server.open()
@@ -142,6 +156,7 @@ class Engine:
             raise
         self._tasks.spawn(self._hear(), name="exchange-news")
         self._tasks.spawn(self.auditor.run(), name="exchange-audit")
+        self._tasks.spawn(self.keyring.run(), name="exchange-secrets")
 
     async def close(self) -> None:
         """Give up the lease and close the connections, within seconds."""
@@ -227,7 +242,7 @@ class Engine:
 
     async def _release(self, box: BoundMailbox, why: str) -> None:
         """Give back what the consumer of an ended box did not take."""
-        self._answer_open(box, why)
+        self.router.answer_open(box, why)
         untaken: list[Delivery] = []
         try:
             if box.take is not None:
@@ -236,9 +251,9 @@ class Engine:
             untaken = box.untaken()
             await self._give_back(box, untaken)
         except FencedError:
-            self._resend(box, untaken)
+            self.router.resend(box, untaken)
         except MailboxTerminatedError as e:
-            self._refuse(box, untaken, e.reason or "")
+            self.router.refuse(box, untaken, e.reason or "")
         except ExchangeError as e:
             logger.warning("%s could not be closed cleanly: %s", box.uid, e)
             return
@@ -246,14 +261,6 @@ class Engine:
             # Only now: who is told to go elsewhere must find what was given back.
             box.detach()
         await self.router.flush(FLUSH_TIMEOUT)
-
-    def _answer_open(self, box: BoundMailbox, why: str) -> None:
-        """Tell those whose requests were taken, and that nobody will answer now."""
-        lost = AcademyErrorResponse(
-            error_code=ErrorCode.PEER_LOST, mailbox_id=box.uid, detail=why
-        )
-        for header in list(box.ledger.open.values()):
-            self.router.respond_soon(header, lost)
 
     async def _give_back(self, box: BoundMailbox, untaken: list[Delivery]) -> None:
         try:
@@ -320,15 +327,11 @@ class Engine:
     def _fenced(self, box: BoundMailbox) -> None:
         """A newer owner elsewhere: what it has not seen goes into the queue."""
         if self._drop(box):
-            self._answer_open(box, TAKEN_OVER)
+            self.router.answer_open(box, TAKEN_OVER)
         box.fence()
-        self._resend(box, box.untaken())
+        self.router.resend(box, box.untaken())
         box.detach()
         self.courier.retire(box)
-
-    def _resend(self, box: BoundMailbox, untaken: list[Delivery]) -> None:
-        for delivery in [d for d in untaken if d.local]:
-            self.router.resend_soon(box.uid, delivery)
 
     def _mailbox_gone(self, key: str, reason: str) -> None:
         box = self._by_key.get(key)
@@ -337,15 +340,10 @@ class Engine:
             box.terminate(reason)
             box.detach()
             self.courier.retire(box)
-            self._refuse(box, box.untaken(), reason)
+            self.router.refuse(box, box.untaken(), reason)
         self._moved(key)
         self.auditor.terminated(key, reason)
         self.router.forget_dest(base32_to_uuid(key))
-
-    def _refuse(self, box: BoundMailbox, untaken: list[Delivery], reason: str) -> None:
-        body = terminated(box.uid, reason, "no")
-        for message in [d.message for d in untaken if d.message.is_request()]:
-            self.router.respond_soon(message.header, body)
 
     def _drop(self, box: BoundMailbox) -> bool:
         """Forget a box; return whether it was the current one of its mailbox."""

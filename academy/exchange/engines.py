@@ -8,6 +8,7 @@ from typing import Any
 
 from academy.exchange.connection import RedisConnectionInfo
 from academy.exchange.engine import Engine
+from academy.link.security import Security
 
 
 class _Slot:
@@ -29,6 +30,7 @@ async def acquire(
     direct: bool = False,
     interface: str | None = None,
     encrypt_relay: bool = False,
+    security: Security = Security(),  # noqa: B008 - a value
 ) -> Engine:
     """Return the engine for a server and namespace, made when there is none.
 
@@ -38,6 +40,7 @@ async def acquire(
         direct: Whether it talks directly to other processes.
         interface: Network interface, by name or address, for that; `None` for all.
         encrypt_relay: Whether it encrypts what goes into queues.
+        security: How direct links are protected.
 
     Every `acquire` needs a `release`.
 
@@ -48,7 +51,7 @@ async def acquire(
             encryption.
     """
     slots = _slots.setdefault(asyncio.get_running_loop(), {})
-    key = (*info.identity(), namespace, direct, interface, encrypt_relay)
+    key = (*info.identity(), namespace, direct, interface, encrypt_relay, security)
     slot = slots.setdefault(key, _Slot())
     slot.users += 1
     try:
@@ -60,6 +63,7 @@ async def acquire(
                     direct=direct,
                     interface=interface,
                     encrypt_relay=encrypt_relay,
+                    security=security,
                 )
                 await engine.open()
                 slot.engine = engine

@@ -26,6 +26,7 @@ from academy.exchange.ports import PortPool, check_port, release_port
 from academy.exchange.reach import chosen_interface
 from academy.exchange.relay import RelayTransport
 from academy.identifier import AgentId, EntityId, UserId
+from academy.link.security import Security
 from academy.socket import interface_addresses
 from academy.value import Value
 
@@ -74,6 +75,7 @@ class HybridExchangeTransport(RelayTransport):
         interface: Network interface that peers are to use.
         direct: Whether to talk directly to other processes.
         encrypt_relay: Whether to encrypt what goes into queues.
+        security: How direct links are protected.
     """
 
     registration_type = HybridAgentRegistration
@@ -90,9 +92,11 @@ class HybridExchangeTransport(RelayTransport):
         interface: str | None = None,
         direct: bool = True,
         encrypt_relay: bool = False,
+        security: Security = Security(),  # noqa: B008 - a value
     ) -> None:
         super().__init__(mailbox_id, redis_info, namespace)
         self.encrypt_relay = encrypt_relay
+        self._security = security
         self.direct = direct
         self._redis_client = redis_client
         self._host = host
@@ -112,6 +116,7 @@ class HybridExchangeTransport(RelayTransport):
         port: int | None = None,
         direct: bool = True,
         encrypt_relay: bool = False,
+        security: Security = Security(),  # noqa: B008 - a value
     ) -> Self:
         """Return a transport bound to a mailbox.
 
@@ -125,6 +130,7 @@ class HybridExchangeTransport(RelayTransport):
             port: A port to listen on, beside the one of this process; `None` for none.
             direct: Whether to talk directly to other processes.
             encrypt_relay: Whether to encrypt what goes into queues.
+            security: How direct links are protected.
 
         Raises:
             redis.exceptions.ConnectionError: The server cannot be reached.
@@ -147,6 +153,7 @@ class HybridExchangeTransport(RelayTransport):
             interface=interface,
             direct=direct,
             encrypt_relay=encrypt_relay,
+            security=security,
         )
         try:
             await transport.open(register=mailbox_id is None)
@@ -166,6 +173,9 @@ class HybridExchangeTransport(RelayTransport):
             namespace=self._namespace,
             direct=self.direct,
             encrypt_relay=self.encrypt_relay,
+            security=self._security.mode,
+            certificate=self._security.certificate,
+            key=self._security.key,
         )
         factory.ports = self._ports
         return factory
@@ -212,10 +222,23 @@ class HybridExchangeFactory(ExchangeFactory[HybridExchangeTransport]):
             server, so that it need not be trusted with that. All members need the
             `ACADEMY_SECRET_FILE` then. What others have encrypted is understood
             without it, too. Who writes to whom, when and how much stays visible.
+        security: How processes that talk directly are protected from others; they
+            always prove to each other that they belong to the namespace. `'auto'`:
+            between hosts TLS 1.3 and nothing else, within a host Unix sockets or the
+            loopback interface, in clear. `'tls'`: TLS on the loopback interface, too.
+            `'authenticated'`: no encryption. Then whoever can read the network reads
+            the messages, and whoever can change them on their way runs code in the
+            agents; only for a network where nobody can. Processes of different
+            settings that do not agree talk through the server.
+        certificate: Path of a certificate (PEM, of any authority or none) to use for
+            TLS instead of one that the process makes for itself; every process needs
+            to find it there. Others know it by its fingerprint in the directory.
+        key: Path of its private key (PEM, without a password).
 
     Raises:
-        ValueError: The namespace cannot be used in keys, one of the ports is none, or
-            the password is given twice.
+        ValueError: The namespace cannot be used in keys, one of the ports is none, the
+            password is given twice, there is no such `security`, or one of
+            `certificate` and `key` is missing.
     """
 
     def __init__(
@@ -231,6 +254,9 @@ class HybridExchangeFactory(ExchangeFactory[HybridExchangeTransport]):
         direct: bool = True,
         embed_credentials: bool = False,
         encrypt_relay: bool = False,
+        security: str = "auto",
+        certificate: str | None = None,
+        key: str | None = None,
     ) -> None:
         super().__init__(config)
         self.encrypt_relay = encrypt_relay
@@ -244,6 +270,7 @@ class HybridExchangeFactory(ExchangeFactory[HybridExchangeTransport]):
         self.ports = None if ports is None else PortPool(ports)
         self.direct = direct
         self._travelled = False
+        self.security = Security(security, certificate, key)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _travelled=True)
@@ -277,7 +304,7 @@ class HybridExchangeFactory(ExchangeFactory[HybridExchangeTransport]):
             f"{type(self).__name__}({host!r}, {port}, redis_kwargs={redacted(kwargs)}, "
             f"interface={self.interface!r}, namespace={self.namespace!r}, "
             f"ports={self.ports!r}, direct={self.direct}, "
-            f"encrypt_relay={self.encrypt_relay})"
+            f"encrypt_relay={self.encrypt_relay}, security={self.security.mode!r})"
         )
 
     def _prepare(self) -> Callable[..., Coroutine[Any, Any, HybridExchangeTransport]]:
@@ -311,6 +338,7 @@ class HybridExchangeFactory(ExchangeFactory[HybridExchangeTransport]):
                 port=port,
                 direct=self.direct,
                 encrypt_relay=self.encrypt_relay,
+                security=self.security,
             )
 
         if self.ports is None or port is None:

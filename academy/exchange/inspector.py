@@ -56,6 +56,7 @@ class Inspector:
             dead_letters=self._queues.dead_letters,
             refused=0 if self._links is None else self._links.node.refused,
             settled=self._auditor.settled,
+            refusals={} if self._links is None else dict(self._links.node.refusals),
         )
 
     def _look_at_links(self) -> Iterable[LinkInfo]:
@@ -92,6 +93,7 @@ class Inspector:
             rate=0.0 if peer is None else peer.rate,
             unacked=unacked,
             queued=queued,
+            encrypted=peer is not None and peer.encrypted,
         )
 
 

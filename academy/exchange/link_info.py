@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self
 
 from academy.value import Value
@@ -28,6 +28,7 @@ class LinkInfo(Value):
             seconds.
         unacked: Messages that were sent directly and are not confirmed.
         queued: Messages that wait for a way, or until they are in a queue.
+        encrypted: Whether what goes directly is encrypted.
     """
 
     process: str
@@ -41,6 +42,7 @@ class LinkInfo(Value):
     rate: float = 0.0
     unacked: int = 0
     queued: int = 0
+    encrypted: bool = False
 
 
 @dataclass(frozen=True)
@@ -55,9 +57,12 @@ class ProcessInfo(Value):
         links: How it talks to others.
         dead_letters: Messages that it has refused unread: they were damaged, or not
             from this namespace.
-        refused: Connections that it has refused, or that did not prove themselves.
+        refused: Connections that it has refused, or that did not prove themselves, and
+            what members may not do.
         settled: Requests that were answered with an error because nobody would have
             answered them any more.
+        refusals: What is counted in `refused`, by reason; the reasons are those of
+            `academy.link.refusal.Refusal`, and those never met are left out.
     """
 
     process: str
@@ -67,6 +72,7 @@ class ProcessInfo(Value):
     dead_letters: int = 0
     refused: int = 0
     settled: int = 0
+    refusals: dict[str, int] = field(default_factory=dict)
 
     @classmethod
     def here(cls, process: str, links: tuple[LinkInfo, ...] = ()) -> Self:

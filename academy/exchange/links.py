@@ -18,7 +18,8 @@ from academy.exchange.directory import Directory
 from academy.exchange.line import Line
 from academy.exchange.reach import Advertisement
 from academy.exchange.receiver import Receiver, stream_of
-from academy.identifier import EntityId, UserId
+from academy.exchange.sources import Sources
+from academy.identifier import EntityId
 from academy.link.address import Addresses
 from academy.link.channel import (
     Accepted,
@@ -35,17 +36,17 @@ from academy.link.frame import Buffer
 from academy.link.host import addresses_of
 from academy.link.node import Node
 from academy.link.peer import Peer
+from academy.link.refusal import Refusal
 from academy.socket import interface_addresses
 from academy.task import Tasks
 
 logger = logging.getLogger(__name__)
 
+BELIEVED_AFTER = 0.1
+"""Seconds after which a channel is accepted before its sender is checked: its messages
+wait no longer than three times that before they take another way."""
 SEEK_PAUSE = 1.0
 """Seconds between two questions where the same mailbox is."""
-CLAIM_TIMEOUT = 0.2
-"""Seconds that the directory has to say whether a sender is where it claims to be. A
-server that is away must not cut members off: after that they are believed until it has
-said no."""
 
 
 class _Hello(msgspec.Struct, array_like=True):
@@ -92,8 +93,7 @@ class Links:
         self._addresses: dict[bytes, Addresses] = {}
         self._seeking: dict[uuid.UUID, float] = {}
         self.node = node(self)
-        self.foreign = 0
-        """Channels that were refused, for their sender is not in that process."""
+        self._sources = Sources(directory, self.node.process, by_uid)
         self._hosts: Sequence[str] = ()
         self._advertised: Advertisement
         self.mine: Addresses
@@ -158,6 +158,7 @@ class Links:
         """Ask anew where a mailbox is, for it has moved or ended."""
         self._where.pop(dest, None)
         self._seeking.pop(dest, None)
+        self._sources.forget(dest)
 
     async def _locate(self, dest: EntityId) -> None:
         try:
@@ -241,7 +242,9 @@ class Links:
             key = event.key
             box = self._by_uid.get(key.dest.int)
             if box is not None and (self._certain() or self._owns(box)):
-                self._receiver.direct(box, key, event.seq, event.segments)
+                refusal = self._receiver.direct(box, key, event.seq, event.segments)
+                if refusal is not None:
+                    self._refuse(peer, refusal, f"it is not what {key.src} may send")
             return
         match event:
             case Taken(key, seq):
@@ -278,48 +281,40 @@ class Links:
         return line if line is not None and line.peer is peer else None
 
     def _offered(self, peer: Peer, channel: int, key: ChannelKey) -> None:
-        if self._where.get(key.src) == peer.process:
+        if self._sources.is_known(key, peer.process):
             self._admit(peer, channel, key)
         else:
-            check = self._check(peer, channel, key)
-            self._tasks.spawn(check, name=f"check-{key.src}")
+            checking = self._check(peer, channel, key)
+            self._tasks.spawn(checking, name=f"check-{key.src}")
 
     async def _check(self, peer: Peer, channel: int, key: ChannelKey) -> None:
-        """Admit a channel if the directory has its sender in that process."""
-        # Of which kind it is makes no difference to the directory.
-        sender, mine = UserId(uid=key.src), self.node.process.hex()
-        believed = self._loop.call_later(CLAIM_TIMEOUT, self._admit, peer, channel, key)
-        try:
-            found = await self._directory.locate(sender, mine)
-        except ExchangeError as e:
-            logger.debug("%s could not be located: %s", key.src, e)
-            there = True
-        else:
-            process = None if found is None else found.addresses.process
-            there = process == peer.process.hex()
-        finally:
-            believed.cancel()
-        if there:
-            self._admit(peer, channel, key)
-        else:
-            self._refuse_foreign(peer, channel, key)
+        """Accept a channel, if its process may send in that name.
 
-    def _refuse_foreign(self, peer: Peer, channel: int, key: ChannelKey) -> None:
-        self.forget(key.src)
-        self.foreign += 1
-        if self.foreign.bit_count() == 1:
-            logger.warning(
-                "Process %s wants to send in the name of %s, which is not there: "
-                "refused (%d so far)",
-                peer.process.hex(),
-                key.src,
-                self.foreign,
-            )
-        peer.session.refuse(channel, Reason.NOT_HERE)
+        Once per channel: what comes on it is compared with it only. A directory that
+        does not answer soon delays nobody; what it says then counts all the same.
+        """
+        checking = asyncio.ensure_future(self._sources.check(key, peer.process))
+        try:
+            done, _ = await asyncio.wait({checking}, timeout=BELIEVED_AFTER)
+            if not done:
+                self._admit(peer, channel, key)
+                peer.flush_soon()
+            refusal = await checking
+        finally:
+            checking.cancel()
+        if refusal is not None:
+            self._refuse(peer, refusal, f"it sends in the name of {key.src}")
+            self.forget(key.src)
+            peer.session.refuse(channel, Reason.FORBIDDEN)
+        elif done:
+            self._admit(peer, channel, key)
         peer.flush_soon()
 
+    def _refuse(self, peer: Peer, refusal: Refusal, detail: str) -> None:
+        source = f"process {peer.process.hex()[:8]}"
+        self.node.tally.count(refusal, source, detail)
+
     def _admit(self, peer: Peer, channel: int, key: ChannelKey) -> None:
-        """Accept a channel, if the mailbox that it is for is here."""
         self._courier.newer(key.src, key.src_inc)
         # Whoever sends from there can be answered there, if that is not a former owner.
         self._where[key.src] = peer.process

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any, Literal
 
 from academy.exception import (
@@ -61,6 +61,7 @@ class Queues:
         process: Identifier of this process.
         secrets: What entries are signed with: the first for new ones, any for those
             that are read.
+        renew: Looks for new secrets, and tells whether there is one.
         encrypt: Whether to encrypt what new messages say. What others have encrypted
             is understood anyhow.
     """
@@ -70,12 +71,14 @@ class Queues:
         server: Server,
         process: str,
         secrets: list[NamespaceSecret],
+        renew: Callable[[], Awaitable[bool]],
         *,
         encrypt: bool = False,
     ) -> None:
         self._server = server
         self._process = process
         self._secrets = secrets
+        self._renew = renew
         self._encrypt = encrypt
         self.dead_letters = 0
         """Entries that were refused undecoded."""
@@ -210,15 +213,25 @@ class Queues:
         )
         if reply[0] != b"ok":
             raise _owner_error(box.uid, reply)
+        now = int(reply[1])
+        parts = list(zip(("r", "q"), reply[2:], strict=True))
+        opened = [
+            open_entry(fields, self._secrets, box.key)
+            for _, raw in parts
+            for _, fields in raw
+        ]
+        # Nothing is awaited once entries count as taken.
+        again = None in opened and await self._renew()
         entries = []
         found = size = 0
-        now = int(reply[1])
-        for part, raw in zip(("r", "q"), reply[2:], strict=True):
+        for part, raw in parts:
             for entry_id, fields in raw:
+                entry = opened[found]
                 found += 1
                 size += sum(map(len, fields))
                 box.after[part] = entry_id.decode()
-                entry = open_entry(fields, self._secrets, box.key)
+                if entry is None and again:
+                    entry = open_entry(fields, self._secrets, box.key)
                 if entry is None:
                     self.refuse(box.uid)
                 else:

@@ -17,6 +17,7 @@ from academy.exchange.queues import Queues
 from academy.exchange.router import Router
 from academy.exchange.stream import Offer, stream_name
 from academy.link.channel import ChannelKey
+from academy.link.refusal import Refusal
 from academy.message import (
     AcademyErrorResponse,
     ErrorCode,
@@ -98,18 +99,25 @@ class Receiver:
 
     def direct(
         self, box: BoundMailbox, key: ChannelKey, seq: int, segments: Sequence[Segment]
-    ) -> None:
-        """Take a message that has come on a channel; an ended box takes none."""
+    ) -> Refusal | None:
+        """Take a message that has come on a channel; an ended box takes none.
+
+        Returns:
+            Why it was refused, if it was not the sender of the channel that sent it,
+            or not to its mailbox.
+        """
         if box.ended:
-            return
+            return None
         message = self._decode(box, segments)
         if message is None:
-            return
+            return None
         header = message.header
-        if header.src.uid.int != key.src.int or header.dest.uid.int != key.dest.int:
-            self._queues.refuse(box.uid)
-            return
+        if header.src.uid.int != key.src.int:
+            return Refusal.FOREIGN_SOURCE
+        if header.dest.uid.int != key.dest.int:
+            return Refusal.FOREIGN_DESTINATION
         self._take(box, Delivery(message, stream_of(key), seq, segments, False, 0))
+        return None
 
     def _decode(
         self, box: BoundMailbox, segments: Sequence[Segment]

@@ -22,6 +22,7 @@ from academy.exchange.transport import (
     class_name,
 )
 from academy.identifier import AgentId, EntityId
+from academy.link.security import Security
 from academy.message import Message
 from academy.serialize import NoPickleMixin
 from academy.stats import AgentStats
@@ -45,6 +46,7 @@ class RelayTransport(ExchangeTransportMixin, NoPickleMixin):
         self._interface: str | None = None
         self.encrypt_relay = False
         """Whether to encrypt what goes into queues."""
+        self._security = Security()
         self._port = 0
         self._engine: Engine | None = None
         self._box: BoundMailbox | None = None
@@ -80,8 +82,9 @@ class RelayTransport(ExchangeTransportMixin, NoPickleMixin):
             redis.exceptions.ConnectionError: The server cannot be reached.
             BadEntityIdError: The mailbox is not registered.
             MailboxTerminatedError: It is closed for good.
-            ValueError: There is no such interface, or no secret for encryption.
-            OSError: Another process has the port.
+            ValueError: There is no such interface, or the certificate or the secret is
+                not as it is needed.
+            OSError: Another process has the port, or the certificate cannot be read.
         """
         engine = await engines.acquire(
             self._redis_info,
@@ -89,6 +92,7 @@ class RelayTransport(ExchangeTransportMixin, NoPickleMixin):
             direct=self.direct,
             interface=self._interface,
             encrypt_relay=self.encrypt_relay,
+            security=self._security,
         )
         try:
             if self._port:

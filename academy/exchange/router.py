@@ -187,6 +187,27 @@ class Router:
             self._responded(message.dest, command), name=f"respond-{header.tag}"
         )
 
+    def answer_open(self, box: BoundMailbox, why: str) -> None:
+        """Tell those whose requests were taken that nobody will answer now, and why."""
+        lost = AcademyErrorResponse(
+            error_code=ErrorCode.PEER_LOST, mailbox_id=box.uid, detail=why
+        )
+        for header in list(box.ledger.open.values()):
+            self.respond_soon(header, lost)
+
+    def refuse(self, box: BoundMailbox, untaken: list[Delivery], reason: str) -> None:
+        """Tell those whose requests were not taken that the mailbox is closed."""
+        for delivery in untaken:
+            if delivery.message.is_request():
+                body = terminated(box.uid, reason, "no")
+                self.respond_soon(delivery.message.header, body)
+
+    def resend(self, box: BoundMailbox, untaken: list[Delivery]) -> None:
+        """Queue what came from this process and was not taken."""
+        for delivery in untaken:
+            if delivery.local:
+                self.resend_soon(box.uid, delivery)
+
     def resend_soon(self, dest: EntityId, delivery: Delivery) -> None:
         """Queue a message that a mailbox of this process can no longer take."""
         # Put in line now, so that what its sender sends next stays behind it. If the

@@ -62,15 +62,16 @@ def new_secret() -> NamespaceSecret:
     return NamespaceSecret(secrets.token_bytes(SECRET_BYTES))
 
 
-def secret_from_environment() -> NamespaceSecret | None:
-    """Return the secret that the environment gives, if it gives one.
+def secrets_from_environment() -> list[NamespaceSecret]:
+    """Return the secrets that the environment gives, the current one first.
 
     `ACADEMY_SECRET_FILE` names a file that only its owner may read; `ACADEMY_SECRET`
     is the secret itself. With either, access to the server alone does not make a
-    member of the namespace.
+    member of the namespace. Each line is a secret: the first one is used, the others
+    are accepted, too.
 
     Raises:
-        ValueError: The secret is too short, or others may read its file.
+        ValueError: A secret is too short, or others may read the file.
         OSError: The file cannot be read.
     """
     name = os.environ.get("ACADEMY_SECRET_FILE")
@@ -80,6 +81,10 @@ def secret_from_environment() -> NamespaceSecret | None:
             raise ValueError(
                 f"Others may read the secret in {path}; run: chmod 600 {path}"
             )
-        return NamespaceSecret(path.read_bytes().strip())
-    text = os.environ.get("ACADEMY_SECRET")
-    return NamespaceSecret(text.encode()) if text else None
+        text = path.read_bytes()
+        if not text.strip():
+            raise ValueError(f"There is no secret in {path}.")
+    else:
+        text = os.environ.get("ACADEMY_SECRET", "").encode()
+    lines = [line.strip() for line in text.splitlines()]
+    return [NamespaceSecret(line) for line in lines if line]

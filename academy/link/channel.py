@@ -24,6 +24,8 @@ class Reason(enum.IntEnum):
     """The mailbox is not bound in that process (any more)."""
     TOO_MANY = 1
     """The process has too many channels."""
+    FORBIDDEN = 2
+    """The sending process does not have the mailbox that it sends from."""
 
     @classmethod
     def _missing_(cls, value: object) -> Reason:

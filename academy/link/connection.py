@@ -18,6 +18,7 @@ from academy.link.protocol import (
     Suspected,
     Trusted,
 )
+from academy.link.refusal import Refusal
 
 WRITE_BUFFER = 1 << 20
 """Bytes waiting to be written above which no large messages are added."""
@@ -58,15 +59,25 @@ class Connection(asyncio.Protocol):
         owner: Who is told what happens.
         kind: `'uds'` or `'tcp'`, for people to read.
         dialled: Whether this side made the connection.
+        encrypted: Whether it is encrypted.
     """
 
     def __init__(
-        self, protocol: LinkProtocol, owner: Owner, kind: str, *, dialled: bool
+        self,
+        protocol: LinkProtocol,
+        owner: Owner,
+        kind: str,
+        *,
+        dialled: bool,
+        encrypted: bool = False,
     ) -> None:
         self._protocol = protocol
         self._owner = owner
         self.kind = kind
         self.dialled = dialled
+        self.encrypted = encrypted
+        self.source = kind
+        """Where it goes, or comes from, for people to read."""
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -85,6 +96,11 @@ class Connection(asyncio.Protocol):
     def rtt(self) -> float | None:
         """Seconds from a question to its answer, as last measured."""
         return self._protocol.rtt
+
+    @property
+    def refusal(self) -> Refusal | None:
+        """Why the peer was refused, if it was."""
+        return self._protocol.refusal
 
     # What asyncio calls
 

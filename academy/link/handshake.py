@@ -16,6 +16,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from academy.link.refusal import Refusal
+
 VERSION = 1
 MAGIC = b"ACDM"
 NONCE = 32
@@ -64,7 +66,16 @@ class Identity:
 
 
 class HandshakeError(Exception):
-    """The peer did not prove that it belongs to the namespace."""
+    """The peer did not prove that it belongs to the namespace.
+
+    Args:
+        reason: Why, for people to read.
+        refusal: The same for counting.
+    """
+
+    def __init__(self, reason: str, refusal: Refusal = Refusal.GARBAGE) -> None:
+        super().__init__(reason)
+        self.refusal = refusal
 
 
 def namespace_hash(namespace: str) -> bytes:
@@ -141,7 +152,7 @@ class Handshake:
         magic, version, namespace, process, nonce = _unpack(_HELLO, body)
         self._meet(magic, version, process, nonce)
         if namespace != self._me.namespace:
-            raise HandshakeError("it belongs to another namespace")
+            raise HandshakeError("it belongs to another namespace", Refusal.NAMESPACE)
         me = self._me
         proofs = [self._proof(Role.SERVER, secret) for secret in self._secrets]
         self._step = _Step.PROOF
@@ -152,7 +163,9 @@ class Handshake:
         head, proofs = body[: _CHALLENGE.size], body[_CHALLENGE.size :]
         self._meet(*_unpack(_CHALLENGE, head))
         if self._expected not in (None, self.peer):
-            raise HandshakeError("another process answers at this address")
+            raise HandshakeError(
+                "another process answers at this address", Refusal.PROCESS
+            )
         if len(proofs) not in range(0, (SECRETS + 1) * _PROOF.size, _PROOF.size):
             raise HandshakeError("it sent something else than a handshake")
         for (proof,) in _PROOF.iter_unpack(proofs):
@@ -160,13 +173,13 @@ class Handshake:
                 if hmac.compare_digest(self._proof(Role.SERVER, secret), proof):
                     self.done = True
                     return self._proof(Role.CLIENT, secret)
-        raise HandshakeError("it does not know the secret")
+        raise HandshakeError("it does not know the secret", Refusal.SECRET)
 
     def _receive_proof(self, body: bytes) -> None:
         (proof,) = _unpack(_PROOF, body)
         proofs = [self._proof(Role.CLIENT, secret) for secret in self._secrets]
         if not any(hmac.compare_digest(p, proof) for p in proofs):
-            raise HandshakeError("it does not know the secret")
+            raise HandshakeError("it does not know the secret", Refusal.SECRET)
         self.done = True
 
     def _meet(self, magic: bytes, version: int, process: bytes, nonce: bytes) -> None:
@@ -174,9 +187,10 @@ class Handshake:
         if magic != MAGIC:
             raise HandshakeError("it does not speak this protocol")
         if version != VERSION:
-            raise HandshakeError(f"it speaks version {version}, this side {VERSION}")
+            reason = f"it speaks version {version}, this side {VERSION}"
+            raise HandshakeError(reason, Refusal.VERSION)
         if process == self._me.process:
-            raise HandshakeError("it claims to be this process")
+            raise HandshakeError("it claims to be this process", Refusal.PROCESS)
         self.peer, self._peer_nonce = process, nonce
 
     def _proof(self, prover: Role, secret: bytes) -> bytes:

@@ -2,39 +2,43 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import os
 import shutil
 import socket
-import struct
-import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-BACKLOG = 128
-PREFIX = "academy-link-"
+from academy.link.acceptor import Acceptor
+from academy.link.folder import private_folder, sweep
+
+BACKLOG = 512
+"""Connections that wait in the kernel until they are taken."""
 
 
 class Listener:
     """The listening sockets of a process.
 
     Args:
-        factory: Makes the protocol of an accepted connection; its argument is the kind
-            of socket, `'uds'` or `'tcp'`. Returns `None` to refuse it.
+        enter: Called with each connection and the kind of its socket, `'uds'` or
+            `'tcp'`.
+        exhausted: Called when there are no descriptors left for connections.
     """
 
-    def __init__(self, factory: Callable[[str], asyncio.Protocol]) -> None:
-        self._factory = factory
+    def __init__(
+        self,
+        enter: Callable[[socket.socket, str], None],
+        exhausted: Callable[[], None],
+    ) -> None:
+        self._enter = enter
+        self._exhausted = exhausted
         self._folder: Path | None = None
         self._hosts: Sequence[str] = ()
-        self._unix: asyncio.Server | None = None
-        self._servers: dict[int, list[asyncio.Server]] = {}
+        self._unix: Acceptor | None = None
+        self._acceptors: dict[int, list[Acceptor]] = {}
         self.unix_path: str | None = None
         self.ports: list[int] = []
 
-    async def open(self, hosts: Sequence[str] = ()) -> None:
+    def open(self, hosts: Sequence[str] = ()) -> None:
         """Bind a Unix socket in a private directory, and a TCP port.
 
         Args:
@@ -44,11 +48,11 @@ class Listener:
             OSError: No port can be bound.
         """
         self._hosts = hosts
-        with contextlib.suppress(OSError, NotImplementedError):
-            await self._open_unix(asyncio.get_running_loop())
-        await self.add_port(0)
+        with contextlib.suppress(OSError):
+            self._open_unix()
+        self.add_port(0)
 
-    async def add_port(self, port: int) -> int:
+    def add_port(self, port: int) -> int:
         """Bind one more TCP port and return its number.
 
         Args:
@@ -57,36 +61,38 @@ class Listener:
         Raises:
             OSError: It cannot be bound.
         """
-        loop = asyncio.get_running_loop()
         socks = _bind(self._hosts, port)
         bound: int = socks[0].getsockname()[1]
-        servers = [
-            await loop.create_server(lambda: self._factory("tcp"), sock=sock)
-            for sock in socks
-        ]
-        self._servers[bound] = servers
+        self._acceptors[bound] = [self._acceptor(sock, "tcp") for sock in socks]
         # Those that were asked for go first: a firewall may let only them pass.
         self.ports.insert(0, bound)
         return bound
 
     def remove_port(self, port: int) -> None:
         """Stop to listen on a TCP port; connections stay. Idempotent."""
-        for server in self._servers.pop(port, []):
-            server.close()
+        for acceptor in self._acceptors.pop(port, []):
+            acceptor.close()
         if port in self.ports:
             self.ports.remove(port)
 
-    async def _open_unix(self, loop: asyncio.AbstractEventLoop) -> None:
-        _sweep()
-        prefix = f"{PREFIX}{os.getpid()}-"
-        self._folder = Path(tempfile.mkdtemp(prefix=prefix))
+    def _open_unix(self) -> None:
+        sweep()
+        self._folder = private_folder()
         path = str(self._folder / "link")
-        self._unix = await loop.create_unix_server(
-            lambda: self._factory("uds"), path, backlog=BACKLOG
-        )
+        sock = socket.socket(socket.AF_UNIX)
+        try:
+            sock.bind(path)
+            sock.listen(BACKLOG)
+        except OSError:
+            sock.close()
+            raise
+        self._unix = self._acceptor(sock, "uds")
         self.unix_path = path
 
-    async def close(self) -> None:
+    def _acceptor(self, sock: socket.socket, kind: str) -> Acceptor:
+        return Acceptor(sock, lambda made: self._enter(made, kind), self._exhausted)
+
+    def close(self) -> None:
         """Stop to listen and remove the Unix socket. Idempotent."""
         for port in list(self.ports):
             self.remove_port(port)
@@ -141,35 +147,3 @@ def _bind_all(port: int) -> socket.socket:
                 dualstack_ipv6=True,
             )
     return socket.create_server(("", port), backlog=BACKLOG)
-
-
-def _sweep() -> None:
-    """Remove the socket directories of processes of this user that were killed."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*-*"):
-        pid = folder.name.removeprefix(PREFIX).partition("-")[0]
-        with contextlib.suppress(OSError, ValueError, OverflowError):
-            if folder.stat().st_uid == os.getuid() and not _alive(int(pid)):
-                shutil.rmtree(folder, ignore_errors=True)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def same_user(sock: socket.socket) -> bool:
-    """Return whether the other end of a Unix socket is of this user, or of root."""
-    if sys.platform == "darwin":
-        # LOCAL_PEERCRED: version, uid, number of groups, groups.
-        raw = sock.getsockopt(0, 0x001, 76)
-        uid = struct.unpack_from("Ii", raw)[1]
-    else:
-        size = struct.calcsize("3i")
-        raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
-        uid = struct.unpack("3i", raw)[1]
-    return uid in (os.getuid(), 0)

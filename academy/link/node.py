@@ -3,31 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from academy.link.address import Addresses, Endpoint
+from academy.link.certificate import certificate, client_context
 from academy.link.config import LinkConfig
 from academy.link.connection import Connection
+from academy.link.ends import Accepted, Dialled
 from academy.link.frame import Frame
-from academy.link.handshake import Handshake, Identity, Role, namespace_hash
-from academy.link.listener import Listener, same_user
+from academy.link.gate import SHUTDOWN, Gate, Visit
+from academy.link.handshake import NONCE, Handshake, Identity, Role, namespace_hash
+from academy.link.listener import Listener
 from academy.link.peer import Peer
 from academy.link.protocol import Cause, LinkProtocol
+from academy.link.security import Route, Security
 from academy.link.session import Event
+from academy.link.tally import Tally
 from academy.task import Tasks
-
-logger = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT = 3.0
 STAGGER = 0.25
 """Seconds after which the next address is tried beside the one before (RFC 8305)."""
+AGAIN = 0.05
+"""Seconds after which a process is dialled once more that has hung up at once."""
 REDIAL = 5.0
 """Seconds between two attempts to reach a process that could not be reached."""
-UNPROVED_LIMIT = 64
-"""Connections that may be in the handshake at a time."""
 SWEEP = 10.0
 """Seconds between two looks for links that nobody uses."""
 
@@ -62,6 +64,7 @@ class Node:
         keys: Gives the secrets of the namespace, the current one first.
         handler: Who is told what happens.
         config: Limits and timeouts.
+        security: Which connections are encrypted.
     """
 
     def __init__(
@@ -71,6 +74,7 @@ class Node:
         keys: Callable[[], Sequence[bytes]],
         handler: Handler,
         config: LinkConfig,
+        security: Security = Security(),  # noqa: B008 - a value
     ) -> None:
         self.process = process
         self.config = config
@@ -78,7 +82,12 @@ class Node:
         self._keys = keys
         self._handler = handler
         self._loop = asyncio.get_running_loop()
-        self._listener = Listener(self._accept)
+        self._security = security
+        self.tally = Tally(self._loop.time)
+        """What was refused."""
+        timeout = config.handshake_timeout
+        self._gate = Gate(self._accept, security, self.tally, timeout)
+        self._listener = Listener(self._gate.enter, self._gate.exhausted)
         self._tasks = Tasks("link-node")
         self.peers: dict[bytes, Peer] = {}
         self._connections: dict[Connection, Peer | None] = {}
@@ -86,8 +95,6 @@ class Node:
         self._not_before: dict[bytes, float] = {}
         self._winners: dict[bytes, Endpoint] = {}
         self._closed = False
-        self.refused = 0
-        """Connections that were refused or did not prove themselves."""
 
     @property
     def unix_path(self) -> str | None:
@@ -99,6 +106,22 @@ class Node:
         """TCP ports that this process listens on."""
         return self._listener.ports
 
+    @property
+    def fingerprint(self) -> str:
+        """Fingerprint of the certificate of this process; empty without one."""
+        own = self._gate.certificate
+        return "" if own is None else own.fingerprint
+
+    @property
+    def refused(self) -> int:
+        """Connections, and what came on them, that were refused."""
+        return self.tally.total
+
+    @property
+    def refusals(self) -> Mapping[str, int]:
+        """The same by reason, see `Refusal`."""
+        return self.tally.counts
+
     async def open(self, hosts: Sequence[str] = ()) -> None:
         """Begin to listen.
 
@@ -106,14 +129,20 @@ class Node:
             hosts: Addresses to bind TCP to; all if there are none.
 
         Raises:
-            OSError: No port can be bound.
+            OSError: No port can be bound, or the certificate cannot be read.
+            ValueError: The certificate is none.
         """
-        await self._listener.open(hosts)
+        if self._security.needs_certificate(hosts):
+            # Its package takes long to load.
+            self._gate.certificate = await asyncio.to_thread(
+                certificate, self._security
+            )
+        self._listener.open(hosts)
         self._tasks.spawn(self._sweep(), name="idle-links")
 
     async def add_port(self, port: int) -> int:
         """Listen on one more TCP port; raises as `open` does."""
-        return await self._listener.add_port(port)
+        return self._listener.add_port(port)
 
     def remove_port(self, port: int) -> None:
         """Stop to listen on a TCP port; links stay. Idempotent."""
@@ -127,7 +156,8 @@ class Node:
             peer.flush()
         for connection in list(self._connections):
             connection.close("the process closes")
-        await self._listener.close()
+        self._listener.close()
+        await self._gate.close()
 
     def connect(self, process: bytes, mine: Addresses, theirs: Addresses) -> Peer:
         """Return the peer of a process; dial it unless it is linked or was just tried.
@@ -144,7 +174,8 @@ class Node:
             self._dialling.add(process)
             won = self._winners.get(process)
             found = sorted(mine.candidates(theirs), key=lambda e: e != won)
-            dialling = self._dial(peer, found)
+            routes = [self._security.route(end, mine, theirs) for end in found]
+            dialling = self._dial(peer, routes)
             self._tasks.spawn(dialling, name=f"dial-{process.hex()[:8]}")
         return peer
 
@@ -154,35 +185,40 @@ class Node:
 
     # Dialling
 
-    async def _dial(self, peer: Peer, endpoints: Sequence[Endpoint]) -> None:
+    async def _dial(self, peer: Peer, routes: Sequence[Route]) -> None:
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT):
-                await self._race(peer, endpoints)
+                try:
+                    await self._race(peer, routes)
+                except ConnectionResetError:
+                    # It ends just now, which the second attempt tells for sure, or
+                    # strangers took the room for those who have not proved themselves.
+                    await asyncio.sleep(AGAIN)
+                    await self._race(peer, routes)
         except (OSError, TimeoutError) as e:
             self._not_before[peer.process] = self._loop.time() + REDIAL
             if peer.connection is None:
-                where = ", ".join(map(str, endpoints)) or "no address"
+                where = ", ".join(map(str, routes)) or "no address"
                 peer.reason = f"{where}: {str(e) or 'no answer in time'}"
                 peer.refused = isinstance(e, ConnectionRefusedError)
                 self._handler.link_down(peer, may_return=False)
         finally:
             self._dialling.discard(peer.process)
 
-    async def _race(self, peer: Peer, endpoints: Sequence[Endpoint]) -> None:
+    async def _race(self, peer: Peer, routes: Sequence[Route]) -> None:
         """Try the addresses one after the other, and beside each other; one wins.
 
         Raises:
             OSError: None could be connected to.
         """
         attempts: set[asyncio.Task[None]] = set()
-        rivals: set[_Dialled] = set()
+        rivals: set[Dialled] = set()
         errors: list[BaseException] = []
-        waiting = list(endpoints)
+        waiting = list(routes)
         try:
             while waiting or attempts:
                 if waiting:
-                    endpoint = waiting.pop(0)
-                    attempt = self._try(peer, endpoint, rivals)
+                    attempt = self._try(peer, waiting.pop(0), rivals)
                     attempts.add(self._loop.create_task(attempt))
                 done, attempts = await asyncio.wait(
                     attempts,
@@ -198,30 +234,22 @@ class Node:
             for loser in attempts:
                 loser.cancel()
             await asyncio.gather(*attempts, return_exceptions=True)
-        refused = any(isinstance(error, ConnectionRefusedError) for error in errors)
-        kind = ConnectionRefusedError if refused else OSError
-        raise kind("; ".join(map(str, errors)) or "it has no address")
+        raise _worst(errors)("; ".join(map(str, errors)) or "it has no address")
 
-    async def _try(self, peer: Peer, endpoint: Endpoint, rivals: set[_Dialled]) -> None:
+    async def _try(self, peer: Peer, route: Route, rivals: set[Dialled]) -> None:
         """Connect to one address and wait until both sides have proved themselves."""
-        protocol = self._protocol(Role.CLIENT, expected=peer.process)
-        proved: asyncio.Future[str | None] = self._loop.create_future()
-        connection = _Dialled(protocol, self, endpoint.kind, proved, rivals)
+        now = self._loop.time()
+        protocol = self._protocol(Role.CLIENT, route.binding, now, peer.process)
+        proved: asyncio.Future[OSError | None] = self._loop.create_future()
+        connection = Dialled(protocol, self, route, proved, rivals)
         rivals.add(connection)
         self._connections[connection] = None
         try:
-            if endpoint.path is not None:
-                await self._loop.create_unix_connection(
-                    lambda: connection, endpoint.path
-                )
-            else:
-                await self._loop.create_connection(
-                    lambda: connection, endpoint.host, endpoint.port
-                )
-            reason = await proved
-            if reason is not None:
-                raise OSError(reason)
-            self._winners[peer.process] = endpoint
+            await self._reach(route, connection)
+            error = await proved
+            if error is not None:
+                raise error
+            self._winners[peer.process] = route.endpoint
         except BaseException:
             # One that has proved itself in the same moment is a link by now.
             if self._connections.get(connection) is None:
@@ -230,24 +258,46 @@ class Node:
                 connection.abort()
             raise
 
-    def _accept(self, kind: str) -> asyncio.Protocol:
-        unproved = sum(
-            peer is None and not connection.dialled
-            for connection, peer in self._connections.items()
-        )
-        if self._closed or unproved >= UNPROVED_LIMIT:
-            self.refused += 1
-            return _Refusing()
-        connection = _Accepted(self._protocol(Role.SERVER), self, kind)
-        self._connections[connection] = None
-        return connection
+    async def _reach(self, route: Route, connection: Dialled) -> None:
+        endpoint = route.endpoint
+        if endpoint.path is not None:
+            await self._loop.create_unix_connection(lambda: connection, endpoint.path)
+        elif route.pin is None:
+            await self._loop.create_connection(
+                lambda: connection, endpoint.host, endpoint.port
+            )
+        elif route.pin:
+            await self._loop.create_connection(
+                lambda: connection,
+                endpoint.host,
+                endpoint.port,
+                ssl=client_context(),
+                server_hostname="",
+                ssl_shutdown_timeout=SHUTDOWN,
+            )
+        else:
+            raise OSError(
+                "the link must be encrypted, and that process has no certificate: "
+                "give both the same security="
+            )
 
-    def _protocol(self, role: Role, expected: bytes | None = None) -> LinkProtocol:
-        identity = Identity(self.process, self._namespace, secrets.token_bytes(32), b"")
+    def _accept(self, visit: Visit) -> Accepted:
+        protocol = self._protocol(Role.SERVER, visit.binding, visit.started)
+        return Accepted(protocol, self, visit, self._gate.leave)
+
+    def _protocol(
+        self, role: Role, binding: bytes, now: float, expected: bytes | None = None
+    ) -> LinkProtocol:
+        nonce = secrets.token_bytes(NONCE)
+        identity = Identity(self.process, self._namespace, nonce, binding)
         handshake = Handshake(role, identity, self._keys(), expected)
-        return LinkProtocol(self.config, role, handshake, self._loop.time())
+        return LinkProtocol(self.config, role, handshake, now)
 
     # What connections tell
+
+    def link_made(self, connection: Connection) -> None:
+        """Note a connection from outside, which now begins the handshake."""
+        self._connections[connection] = None
 
     def link_open(self, connection: Connection, process: bytes) -> None:
         """Attach a proved connection to its peer; of two, the same one on both sides.
@@ -303,9 +353,8 @@ class Node:
     def link_closed(self, connection: Connection, cause: Cause, reason: str) -> None:
         """Forget a connection that has ended."""
         peer = self._connections.pop(connection, None)
-        if cause is Cause.REFUSED:
-            self.refused += 1
-            logger.warning("A connection (%s) was refused: %s", connection.kind, reason)
+        if connection.refusal is not None:
+            self.tally.count(connection.refusal, connection.source, reason)
         if peer is not None and peer.connection is connection:
             self._detach(peer, reason, may_return=cause is Cause.LOST)
 
@@ -343,57 +392,9 @@ class Node:
                     self.forget(process)
 
 
-class _Dialled(Connection):
-    """A connection that this side makes; tells when it is proved, or why it is not."""
-
-    def __init__(
-        self,
-        protocol: LinkProtocol,
-        owner: Node,
-        kind: str,
-        proved: asyncio.Future[str | None],
-        rivals: set[_Dialled],
-    ) -> None:
-        super().__init__(protocol, owner, kind, dialled=True)
-        self._proved = proved
-        self._rivals = rivals
-
-    def _tell_open(self, peer: bytes) -> None:
-        if not self._proved.done():
-            self._proved.set_result(None)
-        # At once: of two that the other side sees proved, it might keep the one that
-        # this side drops.
-        for rival in self._rivals - {self}:
-            rival.abort()
-        super()._tell_open(peer)
-
-    def _tell_closed(self, cause: Cause, reason: str) -> None:
-        if not self._proved.done():
-            self._proved.set_result(reason)
-        super()._tell_closed(cause, reason)
-
-
-class _Accepted(Connection):
-    """A connection that another process has made."""
-
-    def __init__(self, protocol: LinkProtocol, owner: Node, kind: str) -> None:
-        super().__init__(protocol, owner, kind, dialled=False)
-        self._node = owner
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Start the handshake, with processes of this user only on a Unix socket."""
-        sock = transport.get_extra_info("socket")
-        if self.kind == "uds" and not same_user(sock):
-            self._node.refused += 1
-            self.close("it belongs to another user")
-            transport.abort()  # type: ignore[attr-defined]
-            return
-        super().connection_made(transport)
-
-
-class _Refusing(asyncio.Protocol):
-    """Drops a connection for which there is no room."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Drop it."""
-        transport.abort()  # type: ignore[attr-defined]
+def _worst(errors: Sequence[BaseException]) -> type[OSError]:
+    """Return what says most about a process that could not be reached."""
+    for kind in (ConnectionRefusedError, ConnectionResetError):
+        if any(isinstance(error, kind) for error in errors):
+            return kind
+    return OSError

@@ -68,6 +68,11 @@ class Peer:
         return self.connection.kind if self.usable and self.connection else "relay"
 
     @property
+    def encrypted(self) -> bool:
+        """Whether messages go encrypted now."""
+        return self.usable and self.connection is not None and self.connection.encrypted
+
+    @property
     def rtt(self) -> float | None:
         """Seconds of the last round trip that was measured; `None` without a link."""
         return None if self.connection is None else self.connection.rtt

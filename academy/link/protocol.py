@@ -31,6 +31,7 @@ from academy.link.frame import (
 )
 from academy.link.handshake import Handshake, HandshakeError, Role
 from academy.link.reader import FrameReader
+from academy.link.refusal import Refusal
 
 MEASURE = 10.0
 """Seconds after which a peer that is never silent is asked nevertheless, to measure the
@@ -147,6 +148,8 @@ class LinkProtocol:
         to answer; the first one is that of the handshake, which on the dialling side
         has the time to connect in it."""
         self.state = State.HANDSHAKE
+        self.refusal: Refusal | None = None
+        """Why the peer was refused, if it was."""
         if role is Role.CLIENT:
             self._send_raw(handshake.start())
 
@@ -173,11 +176,12 @@ class LinkProtocol:
                 if self.closed:
                     return
         except HandshakeError as e:
-            self._end(Cause.REFUSED, f"the peer was refused: {e}")
+            self._refuse(e.refusal, f"the peer was refused: {e}")
         except RemoteProtocolError as e:
-            broken = self.state is State.OPEN
-            cause = Cause.VIOLATED if broken else Cause.REFUSED
-            self._end(cause, f"the peer sent {e}")
+            if self.state is State.OPEN:
+                self.fail(str(e))
+            else:
+                self._refuse(Refusal.GARBAGE, f"the peer sent {e}")
         if self._owes_pong:
             self._owes_pong = False
             self.send(Pong())
@@ -200,7 +204,18 @@ class LinkProtocol:
             reason: Text of the `RemoteProtocolError`.
         """
         if self.state is State.OPEN:
+            self.refusal = Refusal.VIOLATION
             self._end(Cause.VIOLATED, f"the peer sent {reason}")
+
+    def refuse(self, refusal: Refusal, reason: str) -> None:
+        """End a connection whose peer has not proved itself and must not.
+
+        Args:
+            refusal: Why.
+            reason: The same for people to read.
+        """
+        if self.state is State.HANDSHAKE:
+            self._refuse(refusal, f"the peer was refused: {reason}")
 
     def close(self, reason: str) -> None:
         """End the connection; the peer is told. Idempotent."""
@@ -223,7 +238,7 @@ class LinkProtocol:
         heard: if this process itself was stopped for a while, the peer gets its time.
         """
         if self.state is State.HANDSHAKE and now >= self._deadline:
-            self._end(Cause.REFUSED, "the peer did not prove itself in time")
+            self._refuse(Refusal.LATE, "the peer did not prove itself in time")
         if self.state is not State.OPEN:
             return
         verdict = self._verdict_due()
@@ -316,6 +331,10 @@ class LinkProtocol:
 
     def _send_raw(self, body: bytes) -> None:
         self._out += (LENGTH.pack(len(body)), body)
+
+    def _refuse(self, refusal: Refusal, reason: str) -> None:
+        self.refusal = refusal
+        self._end(Cause.REFUSED, reason)
 
     def _end(self, cause: Cause, reason: str) -> None:
         if cause is Cause.REFUSED:

@@ -314,6 +314,20 @@ async def test_describe_an_agent_that_does_not_run(office: Office) -> None:
     ] is None
 
 
+async def test_rotate_secret(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While agents run, and once in a while only."""
+    ended = await office.run("rotate-secret", "--json")
+    assert ended.json == {"namespace": office.namespace, "overlap": 3600.0}
+    assert (await office.run("ping", "desk", "-c", "1")).code == 0
+    ended = await office.run("rotate-secret")
+    assert ended.code == 1
+    assert "the one before is still accepted" in ended.err
+    monkeypatch.setenv("ACADEMY_SECRET", "a secret of some length")
+    ended = await office.run("rotate-secret")
+    assert ended.code == 2
+    assert "first line of the file" in ended.err
+
+
 async def test_interrupted_call(office: Office) -> None:
     process = await asyncio.create_subprocess_exec(
         *COMMAND,

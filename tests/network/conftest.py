@@ -9,7 +9,7 @@ import pytest
 
 from academy.embedded import EmbeddedServer
 from tests.fault import conftest as faults
-from tests.network.topology import Network, missing
+from tests.network.topology import Host, Network, missing
 
 
 @pytest.fixture
@@ -27,6 +27,26 @@ def url(network: Network) -> Iterator[str]:
     """A server on this host that all hosts of the network reach."""
     with EmbeddedServer(host=network.here.address) as server:
         network.server_port = server.port
+        yield server.url
+
+
+@pytest.fixture
+def ipv6(network: Network) -> tuple[Host, str]:
+    """A host without IPv4, and the address of this host for it."""
+    if not Path("/proc/net/if_inet6").exists():
+        pytest.skip("this host has no IPv6")
+    return network.ipv6_host("six")
+
+
+@pytest.fixture
+def ipv6_host(ipv6: tuple[Host, str]) -> Host:
+    return ipv6[0]
+
+
+@pytest.fixture
+def ipv6_url(ipv6: tuple[Host, str]) -> Iterator[str]:
+    """A server that this host is reached at by IPv6 alone."""
+    with EmbeddedServer(host=ipv6[1]) as server:
         yield server.url
 
 

@@ -154,6 +154,29 @@ class Network:
         command("ip", "netns", "add", namespace)
         return self._join(namespace, delay)
 
+    def ipv6_host(self, name: str) -> tuple[Host, str]:
+        """Add a host that has no IPv4, joined to this host by a cable.
+
+        Returns:
+            The host, and the address of this host on that cable.
+        """
+        namespace = f"{PREFIX}{self._tag}-{name}"
+        number = len(self._hosts)
+        mine, theirs = (f"fdac:ade:{os.getpid() & 0xFFFF:x}::{n}" for n in (1, 2))
+        host = Host(namespace, theirs, self._device("r", number), self._device("h", 9))
+        command("ip", "netns", "add", namespace)
+        self._make_devices(host, 0.0)
+        command("ip", "link", "set", host.own_device, "netns", namespace)
+        for where, device, address in (
+            ("", host.device, mine),
+            (namespace, host.own_device, theirs),
+        ):
+            new = ("address", "add", f"{address}/64", "dev", device, "nodad")
+            command(*_ip(where), *new)
+            command(*_ip(where), "link", "set", device, "up")
+        command(*_ip(namespace), "link", "set", "lo", "up")
+        return host, mine
+
     def host_in_place_of(self, host: Host) -> Host:
         """Let another host have the address of one, whose cable is pulled out."""
         number = self._hosts.index(host)
@@ -191,6 +214,15 @@ class Network:
     def refuse(self, source: Host, target: Host) -> None:
         """Refuse connections from one host to another, as many firewalls do."""
         self._between(source, target, "-p tcp -j REJECT --reject-with tcp-reset")
+
+    def shield(self, host: Host) -> None:
+        """Let nobody connect to a host, but let it connect to others, as NAT does."""
+        port = self.server_port
+        self._rules[:0] = [
+            f"-o {host.device} -p tcp --syn --dport {port} -j ACCEPT",
+            f"-o {host.device} -p tcp --syn -j DROP",
+        ]
+        self._apply()
 
     def lose(self, one: Host, other: Host, share: float) -> None:
         """Drop that share of the packets between two hosts, in each direction."""

@@ -8,7 +8,9 @@ import pytest
 from academy import __version__
 from academy.cli import main
 
-COMMANDS = ("demo", "server", "ps", "links", "ping", "call", "describe")
+COMMANDS = tuple(
+    "demo server ps links ping call describe rotate-secret".split()  # noqa: SIM905
+)
 
 
 @pytest.fixture(autouse=True)

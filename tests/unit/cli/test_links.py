@@ -27,9 +27,12 @@ def lines(text: str) -> list[list[str]]:
 def test_rows(capsys: pytest.CaptureFixture[str]) -> None:
     direct = LinkInfo(B, path="uds", rtt=0.00123, rate=12.34, unacked=5, queued=6)
     relayed = LinkInfo(C, path="relay", reason="idle")
+    sealed = LinkInfo(C, path="tcp", encrypted=True)
     unknown = LinkInfo("", reason="nobody")
     answers = [
-        Answer("host", 1, agents("x", "y"), process(A, 1, direct, relayed, unknown)),
+        Answer(
+            "host", 1, agents("x", "y"), process(A, 1, direct, sealed, relayed, unknown)
+        ),
         Answer("host", 2, agents("p", "q", "r", "s", "t"), process(B, 2)),
     ]
     assert show(answers) == 0
@@ -39,6 +42,7 @@ def test_rows(capsys: pytest.CaptureFixture[str]) -> None:
     assert " ".join(head) == ("PROCESS AGENTS PEER PATH REASON RTT RATE UNACKED QUEUE")
     assert [" ".join(row) for row in rows] == [
         "host:1 x, y host:2 uds - 1.23 ms 12.3/s 5 6",
+        "cccccccc tcp+tls - - 0.0/s 0 0",
         "cccccccc relay idle - 0.0/s 0 0",
         "- relay nobody - 0.0/s 0 0",
         "host:2 p, q, r, +2 - - no links - - - -",
@@ -77,6 +81,7 @@ def test_objects() -> None:
         "dead_letters": 0,
         "refused": 0,
         "settled": 0,
+        "refusals": {},
     }
     silent = as_object(Answer("host", 1, [agent], None))
     assert (silent["process"], silent["links"], silent["pid"]) == (None, None, 1)

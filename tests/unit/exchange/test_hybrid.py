@@ -8,6 +8,7 @@ import pytest
 
 from academy.embedded import EmbeddedServer
 from academy.exchange.hybrid import HybridExchangeFactory
+from academy.link.security import Security
 from academy.message import Message, PingRequest, SuccessResponse
 from academy.socket import open_port
 from tests.unit.exchange.foreign import Calc
@@ -106,3 +107,64 @@ async def test_processes_of_one_host_share_a_range(
             assert ports[1] in links.node.ports
             with pytest.raises(OSError, match=f"Port {port} cannot be used"):
                 await factory.create_user_client()
+
+
+def test_security_of_a_factory(server: EmbeddedServer) -> None:
+    factory = HybridExchangeFactory.from_url(server.url)
+    assert factory.security == Security("auto")
+    options = {"security": "tls", "certificate": "/c.pem", "key": "/k.pem"}
+    factory = HybridExchangeFactory.from_url(server.url, **options)
+    assert factory.security == Security("tls", "/c.pem", "/k.pem")
+    assert "security='tls'" in repr(factory)
+    assert pickle.loads(pickle.dumps(factory)).security == factory.security
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"security": "none"}, "security='none' is not known"),
+        ({"certificate": "/c.pem"}, "or neither"),
+    ],
+)
+def test_security_that_is_none(options: dict[str, str], match: str) -> None:
+    with pytest.raises(ValueError, match=match):
+        HybridExchangeFactory("localhost", 6379, **options)  # type: ignore[arg-type]
+
+
+async def test_security_of_clients(server: EmbeddedServer, namespace: str) -> None:
+    """They share an engine with those of the same setting only."""
+    tls, again, plain = (
+        HybridExchangeFactory.from_url(
+            server.url, namespace=namespace, interface="127.0.0.1", security=security
+        )
+        for security in ("tls", "tls", "auto")
+    )
+    async with (
+        await tls.create_user_client() as one,
+        await again.create_user_client() as other,
+        await plain.create_user_client() as third,
+    ):
+        engines = [c._transport.engine for c in (one, other, third)]
+        assert engines[0] is engines[1] is not engines[2]
+        made = one.factory()
+        assert isinstance(made, HybridExchangeFactory)
+        assert made.security == tls.security
+        assert engines[0].links is not None
+        assert engines[2].links is not None
+        mine = engines[0].links.mine
+        assert mine.fingerprint == engines[0].links.node.fingerprint != ""
+        # On the loopback interface alone, nobody needs one.
+        assert engines[2].links.mine.fingerprint == ""
+        found = await engines[2].directory.locate(one.client_id, engines[2].process)
+        assert found is not None
+        assert found.addresses.fingerprint == mine.fingerprint
+
+
+async def test_certificate_that_is_not_there(
+    server: EmbeddedServer, namespace: str
+) -> None:
+    factory = HybridExchangeFactory.from_url(
+        server.url, namespace=namespace, certificate="/no/c.pem", key="/no/k.pem"
+    )
+    with pytest.raises(FileNotFoundError):
+        await factory.create_user_client()

@@ -117,7 +117,7 @@ async def test_a_process_that_cannot_be_reached(new_engine: NewEngine) -> None:
     here, there = await new_engine(direct=True), await new_engine(direct=True)
     user, agent = await bind_user(here), await bind_agent(there)
     mine = links_of(there).mine
-    await links_of(there).node._listener.close()
+    links_of(there).node._listener.close()
     await send(here, user, agent.uid, 1)
     assert await take(agent) == [1]
     await until(lambda: link(here).process and "tcp://" in link(here).reason)

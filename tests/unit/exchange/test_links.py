@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,11 @@ from academy.exchange import courier as courier_module
 from academy.exchange import links as links_module
 from academy.exchange.bound import BoundMailbox
 from academy.exchange.connection import RedisConnectionInfo
+from academy.exchange.directory import Directory, Owner
 from academy.exchange.engine import Engine
 from academy.exchange.line import Line
 from academy.exchange.server import ServerUnavailableError
-from academy.link.channel import ChannelKey, Received
+from academy.link.channel import ChannelKey, Event, Reason, Received, Rejected
 from academy.link.connection import Connection
 from academy.link.peer import Peer
 from academy.message import ActionRequest, Message, encode
@@ -302,9 +304,16 @@ async def test_a_large_message_delays_no_small_ones(new_engine: NewEngine) -> No
     assert np.array_equal(got, array)
 
 
-@pytest.mark.parametrize("damage", ["junk", "other sender", "other mailbox"])
+@pytest.mark.parametrize(
+    ("damage", "counted"),
+    [
+        ("junk", None),
+        ("other sender", "foreign_source"),
+        ("other mailbox", "foreign_destination"),
+    ],
+)
 async def test_what_is_not_in_order_is_counted_and_dropped(
-    new_engine: NewEngine, damage: str
+    new_engine: NewEngine, damage: str, counted: str | None
 ) -> None:
     here, user, there, agent, _ = await pair(new_engine)
     other = await bind_agent(there)
@@ -318,9 +327,82 @@ async def test_what_is_not_in_order_is_counted_and_dropped(
     segments = [b"junk"] if damage == "junk" else encode(message)
     event = Received(1, key, 50, segments)
     there.links.session_event(peer_of(there, here), event)
-    assert there.queues.dead_letters == 1
+    assert there.queues.dead_letters == (counted is None)
+    assert there.links.node.refusals == ({} if counted is None else {counted: 1})
     await send(here, user, agent.uid, 8)
     assert await take(agent) == [8]
+
+
+def claim(
+    engine: Engine, other: Engine, key: ChannelKey
+) -> Callable[[], list[Rejected]]:
+    """Open a channel in any name; return what gives the refusals."""
+    assert engine.links is not None
+    links, rejected = engine.links, []
+    tell = links.session_event
+
+    def noted(peer: Peer, event: Event) -> None:
+        if isinstance(event, Rejected):
+            rejected.append(event)
+        tell(peer, event)
+
+    peer = peer_of(engine, other)
+    peer._on_event = noted
+    peer.session.open(key)
+    peer.flush_soon()
+    return lambda: rejected
+
+
+@pytest.mark.parametrize("where", ["elsewhere", "here"])
+async def test_a_member_cannot_send_in_the_name_of_others(
+    new_engine: NewEngine, where: str
+) -> None:
+    """Nor get what is for them."""
+    evil, user, there, agent, _ = await pair(new_engine)
+    victim = await bind_user(there if where == "here" else await new_engine())
+    key = ChannelKey(victim.uid.uid, victim.inc, agent.uid.uid, 0)
+    rejected = claim(evil, there, key)
+    await until(rejected)
+    assert rejected() == [Rejected(key, Reason.FORBIDDEN)]
+    assert there.links is not None
+    assert there.links.node.refusals == {"foreign_source": 1}
+    assert victim.uid.uid not in there.links._where
+    await send(evil, user, agent.uid, 8)
+    assert await take(agent) == [8]
+
+
+async def test_an_old_incarnation_cannot_send(new_engine: NewEngine) -> None:
+    here, user, there, agent, _ = await pair(new_engine)
+    key = ChannelKey(user.uid.uid, user.inc - 1, agent.uid.uid, 0)
+    rejected = claim(here, there, key)
+    await until(rejected)
+    assert rejected() == [Rejected(key, Reason.FORBIDDEN)]
+    assert there.links is not None
+    assert there.links.node.refusals == {"old_incarnation": 1}
+
+
+async def test_a_directory_that_answers_late_is_heard_all_the_same(
+    new_engine: NewEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evil, _, there, agent, _ = await pair(new_engine)
+    victim = await bind_user(await new_engine())
+    late = asyncio.Event()
+    owner = Directory.owner
+
+    async def slow(self: Directory, *args: Any) -> Owner | None:
+        await late.wait()
+        return await owner(self, *args)
+
+    monkeypatch.setattr(Directory, "owner", slow)
+    key = ChannelKey(victim.uid.uid, victim.inc, agent.uid.uid, 0)
+    rejected = claim(evil, there, key)
+    await until(lambda: peer_of(evil, there).session.is_open(key))
+    assert not rejected()
+    late.set()
+    await until(rejected)
+    assert not peer_of(evil, there).session.is_open(key)
+    assert there.links is not None
+    assert victim.uid.uid not in there.links._where
 
 
 async def test_control_messages_of_newer_peers_are_passed_over(
@@ -363,7 +445,7 @@ async def test_a_process_without_a_network_uses_the_queue(
 ) -> None:
     here, there = await new_engine(direct=True), await new_engine(direct=True)
     assert there.links is not None
-    await there.links.node._listener.close()
+    there.links.node._listener.close()
     user, agent = await bind_user(here), await bind_agent(there)
     for n in range(3):
         await send(here, user, agent.uid, n)

@@ -42,8 +42,17 @@ class Post:
         self.keys = keys
         self.process = process
         self.directory = Directory(server)
-        self.queues = Queues(server, process, [SECRET])
-        self.private = Queues(server, process, [SECRET], encrypt=True)
+        self.secrets = [SECRET]
+        self.new_secrets: list[NamespaceSecret] = []
+        self.renewed = 0
+        self.queues = Queues(server, process, self.secrets, self.renew)
+        self.private = Queues(server, process, self.secrets, self.renew, encrypt=True)
+
+    async def renew(self) -> bool:
+        self.renewed += 1
+        new, self.new_secrets = self.new_secrets, []
+        self.secrets += new
+        return bool(new)
 
     async def live(self) -> None:
         await self.server.call("renew", self.process, "60000", b"{}", timeout=5)
@@ -519,6 +528,21 @@ async def test_garbage_is_dropped_undecoded(
     # The first, the second, and the fourth are logged.
     assert caplog.text.count("dropped unread") == 3
     assert "head9" not in caplog.text
+
+
+async def test_an_entry_that_was_signed_with_a_new_secret(
+    post: Post, user: BoundMailbox, box: BoundMailbox
+) -> None:
+    """It is looked for before anything is refused; the order stays."""
+    new = new_secret()
+    await post.send(user, box.uid, 1)
+    post.secrets.insert(0, new)
+    await post.send(user, box.uid, 2)
+    post.secrets.remove(new)
+    await post.send(user, box.uid, 3)
+    post.new_secrets = [new]
+    assert seqs(await take_all(post, box)) == [1, 2, 3]
+    assert (post.renewed, post.queues.dead_letters) == (1, 0)
 
 
 async def test_an_entry_for_somebody_else_is_refused(

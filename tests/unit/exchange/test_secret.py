@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from academy.exchange.secret import (
     NamespaceSecret,
     new_secret,
-    secret_from_environment,
+    secrets_from_environment,
 )
 
 VALUE = b"0123456789abcdef"
@@ -78,15 +78,15 @@ def test_a_secret_does_not_show_itself() -> None:
 
 
 def test_no_secret_in_the_environment() -> None:
-    assert secret_from_environment() is None
+    assert secrets_from_environment() == []
 
 
 def test_a_secret_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ACADEMY_SECRET", VALUE.decode())
-    assert secret_from_environment() == SECRET
+    assert secrets_from_environment() == [SECRET]
     monkeypatch.setenv("ACADEMY_SECRET", "short")
     with pytest.raises(ValueError, match="at least 16 bytes"):
-        secret_from_environment()
+        secrets_from_environment()
 
 
 def test_a_secret_in_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def test_a_secret_in_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     path.chmod(0o600)
     monkeypatch.setenv("ACADEMY_SECRET_FILE", str(path))
     monkeypatch.setenv("ACADEMY_SECRET", "another secret of some length")
-    assert secret_from_environment() == SECRET
+    assert secrets_from_environment() == [SECRET]
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o622, 0o644])
@@ -107,7 +107,7 @@ def test_a_secret_that_others_may_read_is_refused(
     path.chmod(mode)
     monkeypatch.setenv("ACADEMY_SECRET_FILE", str(path))
     with pytest.raises(ValueError, match="chmod 600") as caught:
-        secret_from_environment()
+        secrets_from_environment()
     assert str(path) in str(caught.value)
     assert VALUE.decode() not in str(caught.value)
 
@@ -117,4 +117,26 @@ def test_a_secret_file_that_is_not_there(
 ) -> None:
     monkeypatch.setenv("ACADEMY_SECRET_FILE", os.fspath(tmp_path / "none"))
     with pytest.raises(FileNotFoundError):
-        secret_from_environment()
+        secrets_from_environment()
+
+
+def test_several_secrets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The first is the current one."""
+    other = b"another secret of some length"
+    expected = [NamespaceSecret(other), SECRET]
+    monkeypatch.setenv("ACADEMY_SECRET", f"{other.decode()}\n{VALUE.decode()}")
+    assert secrets_from_environment() == expected
+    path = tmp_path / "secret"
+    path.write_bytes(other + b"\r\n\n" + VALUE + b"\n\n")
+    path.chmod(0o600)
+    monkeypatch.setenv("ACADEMY_SECRET_FILE", str(path))
+    assert secrets_from_environment() == expected
+
+
+def test_an_empty_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It must not mean that the server is asked."""
+    path = tmp_path / "secret"
+    path.touch(0o600)
+    monkeypatch.setenv("ACADEMY_SECRET_FILE", str(path))
+    with pytest.raises(ValueError, match="There is no secret in"):
+        secrets_from_environment()

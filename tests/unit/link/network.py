@@ -17,6 +17,7 @@ from academy.link.handshake import VERSION
 from academy.link.node import Node
 from academy.link.peer import Peer
 from academy.link.protocol import Cause
+from academy.link.security import Route, Security
 from academy.link.session import (
     Accepted,
     ChannelKey,
@@ -48,8 +49,9 @@ class Process(Node):
         namespace: str,
         keys: Sequence[bytes],
         config: LinkConfig,
+        security: Security,
     ) -> None:
-        super().__init__(uid, namespace, lambda: keys, self, config)
+        super().__init__(uid, namespace, lambda: keys, self, config, security)
         self._changed = changed
         self.told: list[str] = []
         """What the exchange is told of links: `up`, `down`, `lost` (may return)."""
@@ -82,9 +84,9 @@ class Process(Node):
         super().forget(process)
         self._changed.note()
 
-    async def _dial(self, peer: Peer, endpoints: Sequence[Endpoint]) -> None:
+    async def _dial(self, peer: Peer, routes: Sequence[Route]) -> None:
         try:
-            await super()._dial(peer, endpoints)
+            await super()._dial(peer, routes)
         finally:
             self._changed.note()
 
@@ -154,10 +156,11 @@ class Network:
         namespace: str = "ns",
         keys: Sequence[bytes] = (SECRET,),
         config: LinkConfig = LinkConfig(),  # noqa: B008
+        security: Security = Security(),  # noqa: B008
     ) -> Process:
         """Return a process that does not listen; a name has one letter."""
         uid = name.encode() * 16 if name else secrets.token_bytes(16)
-        process = Process(self.changes, uid, namespace, keys, config)
+        process = Process(self.changes, uid, namespace, keys, config, security)
         self._processes.append(process)
         return process
 
@@ -204,7 +207,7 @@ def where(
         host="one host",
         unix=process.unix_path if kind == "uds" else None,
         tcp=tuple(tcp),
-        fingerprint="",
+        fingerprint=process.fingerprint,
         pid=os.getpid(),
         started=0.0,
         version=VERSION,

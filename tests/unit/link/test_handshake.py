@@ -16,6 +16,7 @@ from academy.link.handshake import (
     Role,
     namespace_hash,
 )
+from academy.link.refusal import Refusal
 from tests.unit.link.pair import CLIENT, SECRET, SERVER, identity
 
 OTHER = b"another secret"
@@ -104,8 +105,9 @@ def test_wrong_secret() -> None:
     a, b = client([OTHER]), server()
     challenge = b.receive(a.start())
     assert challenge is not None
-    with pytest.raises(HandshakeError, match="does not know the secret"):
+    with pytest.raises(HandshakeError, match="does not know the secret") as caught:
         a.receive(challenge)
+    assert caught.value.refusal is Refusal.SECRET
     assert not a.done
 
 
@@ -127,8 +129,9 @@ def test_a_challenge_without_a_proof() -> None:
 
 def test_wrong_namespace() -> None:
     a = client(namespace=namespace_hash("foreign"))
-    with pytest.raises(HandshakeError, match="another namespace"):
+    with pytest.raises(HandshakeError, match="another namespace") as caught:
         server().receive(a.start())
+    assert caught.value.refusal is Refusal.NAMESPACE
 
 
 def test_a_client_that_lies_about_its_namespace_has_no_proof() -> None:

@@ -8,46 +8,30 @@ import os
 import pathlib
 import socket
 import stat
-import struct
-import subprocess
-import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from academy.link.listener import PREFIX, Listener, same_user
+from academy.link.folder import PREFIX
+from academy.link.listener import Listener
 from tests.unit.link.network import PATIENCE, nothing_left
 
 LOCAL = ["127.0.0.1"]
 
 
-class Greeter(asyncio.Protocol):
-    """Says by which kind of socket it was reached, and hangs up."""
-
-    def __init__(self, kind: str) -> None:
-        self._kind = kind
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        transport.write(self._kind.encode())
-        transport.close()
+def greet(sock: socket.socket, kind: str) -> None:
+    """Say by which kind of socket one was reached, and hang up."""
+    with sock:
+        sock.send(kind.encode())
 
 
 @pytest.fixture
 async def listener(folder: pathlib.Path) -> AsyncIterator[Listener]:
     async with nothing_left():
-        listener = Listener(Greeter)
+        listener = Listener(greet, lambda: None)
         yield listener
-        await listener.close()
-
-
-@pytest.fixture
-def dead_pid() -> int:
-    """The pid of a process that has ended."""
-    process = subprocess.Popen([sys.executable, "-c", ""])
-    process.wait()
-    return process.pid
+        listener.close()
 
 
 @pytest.fixture
@@ -75,20 +59,11 @@ def directories(folder: pathlib.Path) -> list[str]:
     return sorted(os.listdir(folder))
 
 
-def emptied(folder: pathlib.Path) -> list[str]:
-    """Remove what is in a directory; return the names."""
-    names = directories(folder)
-    for name in names:
-        path = folder / name
-        path.unlink() if path.is_symlink() else path.rmdir()
-    return names
-
-
 class TestUnix:
     async def test_private_socket(
         self, listener: Listener, folder: pathlib.Path
     ) -> None:
-        await listener.open(LOCAL)
+        listener.open(LOCAL)
         assert listener.unix_path is not None
         assert await greeting(listener.unix_path) == "uds"
         parent = os.path.dirname(listener.unix_path)
@@ -97,11 +72,11 @@ class TestUnix:
         assert f"{PREFIX}{os.getpid()}-" in parent
 
     async def test_closed(self, listener: Listener, folder: pathlib.Path) -> None:
-        await listener.open(LOCAL)
+        listener.open(LOCAL)
         path = listener.unix_path
         assert path is not None
-        await listener.close()
-        await listener.close()
+        listener.close()
+        listener.close()
         assert not directories(folder)
         with pytest.raises(FileNotFoundError):
             await greeting(path)
@@ -116,10 +91,10 @@ class TestUnix:
         deep = folder / ("x" * 100)
         os.mkdir(deep)
         monkeypatch.setattr(tempfile, "tempdir", str(deep))
-        await listener.open(LOCAL)
+        listener.open(LOCAL)
         assert listener.unix_path is None
         assert await greeting(("127.0.0.1", listener.ports[0])) == "tcp"
-        await listener.close()
+        listener.close()
         assert not directories(deep)
         os.rmdir(deep)
 
@@ -127,49 +102,49 @@ class TestUnix:
         self, listener: Listener, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
-        await listener.open(LOCAL)
+        listener.open(LOCAL)
         assert listener.unix_path is None
         assert len(listener.ports) == 1
 
 
 class TestPorts:
     async def test_chosen_by_the_system(self, listener: Listener) -> None:
-        await listener.open(LOCAL)
+        listener.open(LOCAL)
         (port,) = listener.ports
         assert await greeting(("127.0.0.1", port)) == "tcp"
 
     async def test_chosen_ones_come_first(self, listener: Listener) -> None:
-        await listener.open(LOCAL)
+        listener.open(LOCAL)
         (first,) = listener.ports
-        second = await listener.add_port(0)
+        second = listener.add_port(0)
         assert listener.ports == [second, first]
         for port in listener.ports:
             assert await greeting(("127.0.0.1", port)) == "tcp"
 
     async def test_removed(self, listener: Listener) -> None:
-        await listener.open(LOCAL)
+        listener.open(LOCAL)
         (first,) = listener.ports
-        port = await listener.add_port(0)
+        port = listener.add_port(0)
         listener.remove_port(port)
         listener.remove_port(port)
         assert listener.ports == [first]
         with pytest.raises(ConnectionRefusedError):
             await greeting(("127.0.0.1", port))
-        assert await listener.add_port(port) == port
+        assert listener.add_port(port) == port
         assert await greeting(("127.0.0.1", port)) == "tcp"
 
     async def test_taken(self, listener: Listener, taken_port: int) -> None:
-        await listener.open(LOCAL)
+        listener.open(LOCAL)
         ports = list(listener.ports)
         with pytest.raises(OSError, match=rf"Port {taken_port} .*give other ports"):
-            await listener.add_port(taken_port)
+            listener.add_port(taken_port)
         assert listener.ports == ports
 
     async def test_one_of_the_addresses_is_not_of_this_host(
         self, listener: Listener
     ) -> None:
         with pytest.raises(OSError, match=r"Port 0 cannot be used"):
-            await listener.open([*LOCAL, "192.0.2.1"])
+            listener.open([*LOCAL, "192.0.2.1"])
         assert not listener.ports
 
     @pytest.mark.parametrize("hosts", [[], ["127.0.0.1", "::1"]])
@@ -181,8 +156,8 @@ class TestPorts:
             socket.create_server(("::1", 0), family=socket.AF_INET6).close()
         except OSError:
             pytest.skip("This host has no IPv6.")
-        await listener.open(hosts)
-        port = await listener.add_port(0)
+        listener.open(hosts)
+        port = listener.add_port(0)
         for host in ("127.0.0.1", "::1"):
             assert await greeting((host, port)) == "tcp"
 
@@ -190,7 +165,7 @@ class TestPorts:
         self, listener: Listener, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(socket, "has_dualstack_ipv6", lambda: False)
-        await listener.open()
+        listener.open()
         assert await greeting(("127.0.0.1", listener.ports[0])) == "tcp"
 
     async def test_ipv6_is_switched_off(
@@ -206,106 +181,5 @@ class TestPorts:
 
         monkeypatch.setattr(socket, "has_dualstack_ipv6", lambda: True)
         monkeypatch.setattr(socket, "create_server", no_ipv6)
-        await listener.open()
+        listener.open()
         assert await greeting(("127.0.0.1", listener.ports[0])) == "tcp"
-
-
-class TestSweep:
-    """Directories of processes that were killed are removed."""
-
-    async def found(self, listener: Listener, folder: pathlib.Path) -> list[str]:
-        await listener.open(LOCAL)
-        await listener.close()
-        return emptied(folder)
-
-    async def test_dead_process(
-        self, listener: Listener, folder: pathlib.Path, dead_pid: int
-    ) -> None:
-        left = folder / f"{PREFIX}{dead_pid}-abc"
-        os.mkdir(left)
-        (left / "link").write_bytes(b"")
-        assert await self.found(listener, folder) == []
-
-    async def test_living_process(
-        self, listener: Listener, folder: pathlib.Path
-    ) -> None:
-        name = f"{PREFIX}{os.getppid()}-abc"
-        os.mkdir(folder / name)
-        assert await self.found(listener, folder) == [name]
-
-    async def test_process_of_another_user(
-        self,
-        listener: Listener,
-        folder: pathlib.Path,
-        dead_pid: int,
-        monkeypatch: pytest.MonkeyPatch,
-    ) -> None:
-        name = f"{PREFIX}{dead_pid}-abc"
-        os.mkdir(folder / name)
-        uid = os.getuid() + 1
-        monkeypatch.setattr(os, "getuid", lambda: uid)
-        assert await self.found(listener, folder) == [name]
-
-    async def test_process_that_may_not_be_asked(
-        self,
-        listener: Listener,
-        folder: pathlib.Path,
-        monkeypatch: pytest.MonkeyPatch,
-    ) -> None:
-        def denied(pid: int, signal: int) -> None:
-            raise PermissionError
-
-        name = f"{PREFIX}1-abc"
-        os.mkdir(folder / name)
-        monkeypatch.setattr(os, "kill", denied)
-        assert await self.found(listener, folder) == [name]
-
-    @pytest.mark.parametrize("pid", ["", "x", "-5", "0", "9" * 30])
-    async def test_other_names(
-        self, listener: Listener, folder: pathlib.Path, pid: str
-    ) -> None:
-        names = sorted([f"{PREFIX}{pid}-abc", f"{PREFIX}{pid}", "else"])
-        for name in names:
-            os.mkdir(folder / name)
-        assert await self.found(listener, folder) == names
-
-    async def test_link_to_a_directory(
-        self, listener: Listener, folder: pathlib.Path, dead_pid: int
-    ) -> None:
-        """Other users can make one that points to a directory of this user."""
-        os.mkdir(folder / "mine")
-        name = f"{PREFIX}{dead_pid}-abc"
-        os.symlink(folder / "mine", folder / name)
-        assert await self.found(listener, folder) == [name, "mine"]
-
-
-class Credentials:
-    """Stands for a Unix socket whose other end belongs to a user."""
-
-    def __init__(self, raw: bytes) -> None:
-        self._raw = raw
-
-    def getsockopt(self, level: int, name: int, size: int) -> bytes:
-        assert size >= len(self._raw)
-        return self._raw
-
-
-class TestSameUser:
-    def test_own_socket(self) -> None:
-        ours, theirs = socket.socketpair()
-        with ours, theirs:
-            assert same_user(ours)
-            assert same_user(theirs)
-
-    @pytest.mark.parametrize("platform", ["linux", "darwin"])
-    @pytest.mark.parametrize(("uid", "expected"), [(7, True), (0, True), (8, False)])
-    def test_users(
-        self, monkeypatch: pytest.MonkeyPatch, platform: str, uid: int, expected: bool
-    ) -> None:
-        monkeypatch.setattr(sys, "platform", platform)
-        # A number that is missing elsewhere; the stand-in does not look at it.
-        monkeypatch.setattr(socket, "SO_PEERCRED", 17, raising=False)
-        monkeypatch.setattr(os, "getuid", lambda: 7)
-        linux, darwin = struct.pack("3i", 99, uid, 8), struct.pack("Iih", 0, uid, 8)
-        sock = Credentials(linux if platform == "linux" else darwin)
-        assert same_user(sock) is expected  # type: ignore[arg-type]

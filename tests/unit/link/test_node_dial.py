@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import gc
 import socket
 from collections.abc import Iterator
 
 import pytest
 
+from academy.link import gate as gate_module
 from academy.link import node as node_module
 from academy.link.address import Endpoint
 from academy.link.connection import Connection
+from academy.link.ends import Dialled
+from academy.link.security import Security
 from tests.unit.link.network import Mute, Network, Process, dial, loopback, where
 
 NEVER = 600.0
@@ -118,7 +122,7 @@ class TestCandidates:
                     data_received(connection, data)
 
         monkeypatch.setattr(node_module, "STAGGER", 0.0)
-        monkeypatch.setattr(node_module._Dialled, "data_received", both)
+        monkeypatch.setattr(Dialled, "data_received", both)
         a, b = await network.open(), await network.open()
         await b.add_port(0)
         dial(a, b, "tcp")
@@ -267,7 +271,7 @@ class TestFailure:
         self, network: Network, monkeypatch: pytest.MonkeyPatch, proved: bool
     ) -> None:
         """It is cancelled in the same turn, but the link is there: so it stays."""
-        owner = Connection if proved else node_module._Dialled
+        owner = Connection if proved else Dialled
         tell_open = owner._tell_open
 
         def cancelled(self: Connection, peer: bytes) -> None:
@@ -288,7 +292,7 @@ class TestFailure:
     async def test_own_attempts_do_not_keep_others_out(
         self, network: Network, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(node_module, "UNPROVED_LIMIT", 1)
+        monkeypatch.setattr(gate_module, "room", lambda: 1)
         a, b, c = await network.open(), await network.open(), network.process()
         async with Mute(network.changes) as mute:
             dial(b, c, "tcp", [mute.endpoint])
@@ -296,6 +300,28 @@ class TestFailure:
             await network.link(a, b)
             await b.close()
         assert b.refused == 0
+
+
+@pytest.mark.parametrize("security", [Security(), Security("tls")])
+async def test_process_that_ends_while_it_is_dialled(
+    network: Network, security: Security
+) -> None:
+    """Its port was still there, but nobody took the connection: it is dialled again."""
+    a, b = await network.open(security=security), network.process()
+    dialled = []
+
+    def end(reader: object, writer: asyncio.StreamWriter) -> None:
+        dialled.append(1)
+        server.close()
+        writer.transport.abort()
+
+    server = await asyncio.start_server(end, "127.0.0.1", 0)
+    endpoint = loopback(server.sockets[0].getsockname()[1])
+    theirs = dataclasses.replace(where(b, "tcp", [endpoint]), fingerprint="0" * 64)
+    peer = a.connect(b.process, where(a), theirs)
+    await network.until(lambda: a.told == ["down"])
+    assert peer.refused
+    assert dialled == [1]
 
 
 async def test_address_of_a_closed_process(network: Network) -> None:

@@ -33,6 +33,7 @@ from academy.link.protocol import (
     Suspected,
     Trusted,
 )
+from academy.link.refusal import Refusal
 from tests.unit.link.pair import (
     CLIENT,
     CONFIG,
@@ -174,6 +175,55 @@ def test_fail_is_for_open_links() -> None:
     server = protocol(Role.SERVER)
     server.fail("something")
     assert server.state is State.HANDSHAKE
+
+
+def test_refuse_tells_nothing() -> None:
+    client = protocol(Role.CLIENT)
+    client.refuse(Refusal.CERTIFICATE, "its certificate is another one")
+    end = LinkClosed(
+        Cause.REFUSED, "the peer was refused: its certificate is another one"
+    )
+    assert closed(client) == end
+    assert client.refusal is Refusal.CERTIFICATE
+    assert written(client) == b""
+    client.refuse(Refusal.LATE, "again")
+    assert client.refusal is Refusal.CERTIFICATE
+
+
+def test_refuse_is_for_the_handshake() -> None:
+    client, _ = open_pair()
+    client.refuse(Refusal.CERTIFICATE, "something")
+    assert client.state is State.OPEN
+    assert client.refusal is None
+
+
+@pytest.mark.parametrize(
+    ("data", "refusal"),
+    [
+        (b"GET / HTTP/1.1", Refusal.GARBAGE),
+        (b"\0\0\0\4what", Refusal.GARBAGE),
+        (b"\xff" * 4, Refusal.GARBAGE),
+    ],
+)
+def test_why_a_stranger_is_refused(data: bytes, refusal: Refusal) -> None:
+    server = protocol(Role.SERVER)
+    server.receive_data(data, 1.0)
+    assert closed(server).cause is Cause.REFUSED
+    assert server.refusal is refusal
+
+
+def test_why_a_silent_stranger_is_refused() -> None:
+    server = protocol(Role.SERVER)
+    fall_silent(server)
+    assert closed(server).cause is Cause.REFUSED
+    assert server.refusal is Refusal.LATE
+
+
+def test_why_a_member_is_refused() -> None:
+    client, _ = open_pair()
+    client.receive_data(b"\xff" * 4, 1.0)
+    assert closed(client).cause is Cause.VIOLATED
+    assert client.refusal is Refusal.VIOLATION
 
 
 @pytest.mark.parametrize("opened", [False, True])
