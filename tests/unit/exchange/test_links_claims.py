@@ -126,6 +126,7 @@ async def test_a_slow_server_has_the_last_word(
         await until(lambda: line.peer is None)
         assert there.links is not None
         assert there.links.foreign == 1
+        assert user.uid.uid not in there.links._where
 
 
 async def test_a_channel_key_names_the_sender_of_all_its_messages(
