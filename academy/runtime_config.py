@@ -49,7 +49,8 @@ class RuntimeConfig(Value, Struct, kw_only=True, forbid_unknown_fields=True):
             the caller, and so is everything for which it raises; that is logged.
             Requests to end the agent, also those of its manager, are asked about as
             action `'shutdown'`; pings are always answered. Agents launched alongside
-            have the same hook. A configuration that travels to a worker is pickled:
+            have the same hook. Compare identifiers, not names, which anybody may
+            choose. A configuration that travels to a worker is pickled:
             there a function of a module serves best.
 
     Raises:

@@ -155,6 +155,19 @@ async def run(
     assert_type(
         RuntimeConfig.model_validate_json(config.model_dump_json()), RuntimeConfig
     )
+
+    def permits(action: str, source: EntityId) -> bool:
+        return True
+
+    async def permits_later(name: str, who: EntityId) -> bool:
+        return True
+
+    RuntimeConfig(authorize=permits)
+    RuntimeConfig(authorize=permits_later, allowed_deserializers={"json"})  # type: ignore[arg-type]
+    RuntimeConfig(allowed_deserializers={SerializationStrategy.JSON})
+    Handle[Calc](
+        registration.agent_id, allowed_deserializers={SerializationStrategy.JSON}
+    )
     runtime = Runtime(
         Calc(), exchange_factory=factory, registration=registration, config=config
     )
