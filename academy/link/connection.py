@@ -158,8 +158,11 @@ class Connection(asyncio.Protocol):
         """Drop the connection at once."""
         self._protocol.close("aborted")
         self._settle()
-        if self._transport is not None and self._transport.get_write_buffer_size():
-            self._transport.abort()
+        transport = self._transport
+        if transport is None:
+            return
+        if self.encrypted or transport.get_write_buffer_size():
+            transport.abort()
 
     def _settle(self) -> None:
         """Pass on what the state machine has to say, and set its timer."""
@@ -194,8 +197,8 @@ class Connection(asyncio.Protocol):
 
     def _end(self, cause: Cause, reason: str) -> None:
         if self._transport is not None:
-            if cause is Cause.LOST:
-                # Nobody may ever read what waits to be written.
+            if cause in (Cause.LOST, Cause.REFUSED):
+                # Nobody may ever read what waits to be written, nor end TLS properly.
                 self._transport.abort()
             else:
                 self._transport.close()

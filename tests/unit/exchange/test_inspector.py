@@ -178,6 +178,8 @@ async def test_what_was_refused(new_engine: NewEngine) -> None:
     taking.cancel()
     info = look(there)
     assert (info.refused, info.dead_letters, info.settled) == (1, 1, 0)
+    assert info.refusals == {"garbage": 1}
+    assert info == ProcessInfo.model_validate_json(info.model_dump_json())
 
 
 async def test_asking_another_process(

@@ -15,6 +15,7 @@ from academy.link import certificate as certificate_module
 from academy.link import gate as gate_module
 from academy.link.certificate import certificate
 from academy.link.config import LinkConfig
+from academy.link.connection import Connection
 from academy.link.handshake import Handshake, HandshakeError, Identity, Role
 from academy.link.protocol import Cause
 from academy.link.security import Security
@@ -199,6 +200,41 @@ async def test_silent_within_tls(network: Network) -> None:
         assert await reader.read() == b""
     assert b.refusals == {"late": 1}
     writer.close()
+
+
+async def test_strangers_within_tls_do_not_linger(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They never end TLS properly; who has to go is gone at once."""
+    monkeypatch.setattr(gate_module, "room", lambda: 4)
+    monkeypatch.setattr(gate_module, "SHUTDOWN", 60.0)
+    b = await network.open(security=TLS)
+    made: list[Connection] = []
+    monkeypatch.setattr(b, "link_made", made.append)
+    context = certificate_module.client_context()
+    strangers = []
+    for _ in range(12):
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", b.ports[0], ssl=context
+        )
+        reader._transport.pause_reading()  # type: ignore[attr-defined]
+        strangers.append(writer)
+    while len(made) < 12:  # noqa: ASYNC110 - it tells nobody
+        await asyncio.sleep(0)
+    gone = [connection for connection in made if connection.closed]
+    assert len(gone) >= 8
+    async with asyncio.timeout(2):
+        while not all(map(_has_no_socket, gone)):  # noqa: ASYNC110
+            await asyncio.sleep(0)
+    for writer in strangers:
+        writer.transport.abort()
+
+
+def _has_no_socket(connection: Connection) -> bool:
+    transport = connection._transport
+    assert transport is not None
+    sock = transport.get_extra_info("socket")
+    return sock is None or sock.fileno() == -1
 
 
 async def test_closed_amid_the_handshake(network: Network) -> None:
