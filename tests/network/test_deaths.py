@@ -22,7 +22,7 @@ NAMED = {"PeerLostError", "PeerUnreachableError"}
 
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize(
-    ("rounds", "calls"), [(2, 200), pytest.param(20, 1_000, marks=FULL)]
+    ("rounds", "calls"), [(2, 200), pytest.param(10, 1_000, marks=FULL)]
 )
 async def test_killed_on_another_host(
     network: Network, url: str, tmp_path: Path, rounds: int, calls: int

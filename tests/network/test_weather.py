@@ -95,10 +95,10 @@ async def test_flapping_in_step_with_the_suspicion(
 async def test_idle(network: Network, url: str, tmp_path: Path) -> None:
     """For longer than the link is kept, and than any timeout of the server's client."""
     host = network.host("a")
-    async with Scene(url, tmp_path, "23", "idle for 180 s", worst=1.0) as scene:
+    async with Scene(url, tmp_path, "23", "idle for 150 s", worst=1.0) as scene:
         agent = await scene.spawn(prefix=host.prefix)
         await scene.direct(agent.handle)
-        await asyncio.sleep(180)
+        await asyncio.sleep(150)
         assert await path(scene, agent) == RELAY
         scene.oracle.fault()
         scene.call_many(agent.handle, 20)
