@@ -64,12 +64,14 @@ class Dialled(Connection):
         # this side drops.
         for rival in self._rivals - {self}:
             rival.abort()
+        self._rivals = set()
         super()._tell_open(peer)
 
     def _tell_closed(self, cause: Cause, reason: str) -> None:
         if not self._proved.done():
             kind = ConnectionResetError if cause is Cause.LOST else OSError
             self._proved.set_result(kind(reason))
+        self._rivals = set()
         super()._tell_closed(cause, reason)
 
 
@@ -106,9 +108,14 @@ class Accepted(Connection):
         super().connection_made(transport)
 
     def _tell_open(self, peer: bytes) -> None:
-        self._leave(self._visit)
+        self._end_visit()
         super()._tell_open(peer)
 
     def _tell_closed(self, cause: Cause, reason: str) -> None:
-        self._leave(self._visit)
+        self._end_visit()
         super()._tell_closed(cause, reason)
+
+    def _end_visit(self) -> None:
+        self._leave(self._visit)
+        # Or the buffers of TLS would stay until cycles are collected.
+        self._visit.abort = None
