@@ -16,6 +16,7 @@ import tomli_w
 
 from academy.debug import get_academy_debug, set_academy_debug
 from academy.embedded import EmbeddedServer
+from academy.exchange.credential import disclosed
 from academy.exchange.hybrid import HybridExchangeFactory
 from academy.exchange.transport import MailboxStatus
 from academy.handle import Handle
@@ -51,6 +52,7 @@ def write(
     **arguments: Any,
 ) -> None:
     host, port, kwargs = HybridExchangeFactory.from_url(server.url).redis_info
+    kwargs = disclosed(kwargs)
     path.write_text(
         tomli_w.dumps(
             {
