@@ -16,7 +16,6 @@ import tomli_w
 
 from academy.debug import get_academy_debug, set_academy_debug
 from academy.embedded import EmbeddedServer
-from academy.exchange.credential import disclosed
 from academy.exchange.hybrid import HybridExchangeFactory
 from academy.exchange.transport import MailboxStatus
 from academy.handle import Handle
@@ -51,15 +50,14 @@ def write(
     agent: str = "Counter",
     **arguments: Any,
 ) -> None:
-    host, port, kwargs = HybridExchangeFactory.from_url(server.url).redis_info
-    kwargs = disclosed(kwargs)
+    kwargs = {"password": server.password}
     path.write_text(
         tomli_w.dumps(
             {
                 "exchange": {
                     "exchange_type": "hybrid",
-                    "redis_host": host,
-                    "redis_port": port,
+                    "redis_host": server.host,
+                    "redis_port": server.port,
                     "redis_kwargs": kwargs,
                     "namespace": namespace,
                 },
