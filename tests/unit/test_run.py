@@ -51,6 +51,7 @@ def write(
     **arguments: Any,
 ) -> None:
     kwargs = {"password": server.password}
+    path.touch(mode=0o600)  # for the password in it
     path.write_text(
         tomli_w.dumps(
             {
