@@ -210,6 +210,11 @@ class ActionRequest(Carrier, kw_only=True):
         self._decode()
         return dict(self.kargs)
 
+    def get_arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Return both kinds of arguments; decodes and raises as `get_args` does."""
+        self._decode()
+        return tuple(self.pargs), dict(self.kargs)
+
     def head(self) -> tuple[Any, ...]:
         """Return the plain fields, as `Body.head` does."""
         return (

@@ -122,7 +122,8 @@ class Dispatcher:
     def bind(self, client: AgentExchangeClient[Any, Any]) -> None:
         """Answer with this client from now on."""
         self._client = client
-        self._note_progress()
+        if self._progress is not None:
+            self._progress.set()
 
     def open(self) -> None:
         """Start actions from now on, in copies of the current context.
@@ -217,11 +218,6 @@ class Dispatcher:
         except TimeoutError:
             return
 
-    def _note_progress(self) -> None:
-        """Let those in `_until` look again."""
-        if self._progress is not None:
-            self._progress.set()
-
     def _admit(self, message: Message[Any], body: _Admitted) -> None:
         key = run_key(message.header)
         if key in self._running or key in self._kept:
@@ -267,7 +263,8 @@ class Dispatcher:
         body: Response
         try:
             try:
-                if self._deadlines.passed(run.key):
+                timed = run.message.header.deadline is not None
+                if timed and self._deadlines.passed(run.key):
                     body = deadline_body(run.message, "no")
                 else:
                     body = await self._respond(run.message, request)
@@ -289,7 +286,7 @@ class Dispatcher:
                 if refusal is not None:
                     return refusal
             check_allowed(for_result, for_exception)
-            args, kwargs = request.get_args(), request.get_kwargs()
+            args, kwargs = request.get_arguments()
         except asyncio.CancelledError:
             return _cancelled()
         except DeserializationMethodProhibitedError as e:
@@ -365,8 +362,10 @@ class Dispatcher:
 
     def _forget(self, run: ActionRun) -> None:
         self._running.pop(run.key, None)
-        self._deadlines.stop(run.key)
-        self._note_progress()
+        if run.message.header.deadline is not None:
+            self._deadlines.stop(run.key)
+        if self._progress is not None:
+            self._progress.set()
 
     def _answer(self, message: Message[Any], body: Response) -> None:
         self._tasks.spawn(self._send(message, body), name="answer")
@@ -389,7 +388,8 @@ class Dispatcher:
             logger.warning("%s could not answer %s: %s", self._name, message.src, what)
         finally:
             self._unanswered -= 1
-            self._note_progress()
+            if self._progress is not None:
+                self._progress.set()
 
 
 def _cancelled() -> AcademyErrorResponse:

@@ -27,8 +27,6 @@ Buffer: TypeAlias = bytes | bytearray | memoryview
 
 def check_version(version: str | None) -> bool:
     """Return whether messages of that protocol version are understood here."""
-    if version == PROTOCOL_VERSION:
-        return True
     if not isinstance(version, str):
         return False
     return version.partition(".")[0] == PROTOCOL_VERSION.partition(".")[0]
@@ -151,7 +149,7 @@ def decode_head(head: Buffer) -> tuple[Header, str, msgspec.Raw]:
     """
     try:
         h = _decoder.decode(head)
-        known = check_version(h.protocol)
+        known = h.protocol == PROTOCOL_VERSION or check_version(h.protocol)
         src, dest = _identifier(bytes(h.src)), _identifier(bytes(h.dest))
     except _DAMAGED as e:
         _check_foreign(head)

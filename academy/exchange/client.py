@@ -11,7 +11,7 @@ import logging
 import uuid
 from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import Any, Generic, Self, TypeAlias
+from typing import Any, Generic, NoReturn, Self, TypeAlias
 
 from academy.exception import ExchangeError, FencedError, MailboxTerminatedError
 from academy.exchange.client_config import ExchangeClientConfig
@@ -123,7 +123,8 @@ class ExchangeClient(Registry[ExchangeTransportT], abc.ABC):
         """
         if self._ended is not None:
             raise self._ended
-        self._check_listening()
+        if self._loop is not asyncio.get_running_loop():
+            self._refuse_to_wait()
         tag = message.header.tag
         answer = self._pending.add(message)
         try:
@@ -182,17 +183,16 @@ class ExchangeClient(Registry[ExchangeTransportT], abc.ABC):
         if self._ended is not None:
             raise self._ended
 
-    def _check_listening(self) -> None:
+    def _refuse_to_wait(self) -> NoReturn:
         if self._loop is None:
             raise ExchangeError(
                 f"{self} does not listen for messages (start_listener=False), so it "
                 "cannot wait for an answer. Make a client that listens."
             )
-        if self._loop is not asyncio.get_running_loop():
-            raise ExchangeError(
-                f"{self} belongs to another event loop, so nothing can wait for its "
-                "answers here. Make a client in this loop, with its factory()."
-            )
+        raise ExchangeError(
+            f"{self} belongs to another event loop, so nothing can wait for its "
+            "answers here. Make a client in this loop, with its factory()."
+        )
 
     def _forget(self, tag: uuid.UUID) -> None:
         forget = getattr(self._transport, "forget", None)

@@ -155,7 +155,8 @@ class Courier:
         parcel, effects = outbox.submit(
             REQUEST if header.kind == "request" else RESPONSE,
             header.tag,
-            detach(segments),
+            # The head and the stream of pickle are immutable anyway.
+            segments if len(segments) <= 2 else detach(segments),
             now,
             size,
         )

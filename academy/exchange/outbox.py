@@ -129,7 +129,8 @@ class Outbox:
         self._sent_bytes = 0
         self._appending: dict[int, Parcel] = {}
         self._queued = 0
-        self._inc = 0
+        self.incarnation = 0
+        """Incarnation that the channel is open to; 0 if there is no channel."""
         self._accepted = 0
         self._stopped = False
         self._wait_until: float | None = None
@@ -140,14 +141,9 @@ class Outbox:
         return len(self._held) + len(self._sent) + len(self._appending)
 
     @property
-    def incarnation(self) -> int:
-        """Incarnation that the channel is open to; 0 if there is no channel."""
-        return self._inc
-
-    @property
     def is_direct(self) -> bool:
         """Whether the next message would go directly, window permitting."""
-        open_ = self._inc != 0 and not self._stopped
+        open_ = self.incarnation != 0 and not self._stopped
         return open_ and self._accepted >= self.stream.relayed
 
     @property
@@ -162,7 +158,7 @@ class Outbox:
 
     def expect(self, now: float) -> None:
         """Have messages wait for a moment: a channel may be open soon."""
-        if self._wait_until is None and not self._inc:
+        if self._wait_until is None and not self.incarnation:
             self._wait(now + RECONNECT_GRACE)
 
     def submit(
@@ -184,8 +180,10 @@ class Outbox:
         """
         if size is None:
             size = sum(map(len, segments))
-        parcel = Parcel(self.stream.next(), kind, tag, segments, size, now)
-        straight = self._inc and not self._held and self.is_direct
+        stream = self.stream
+        stream.seq += 1
+        parcel = Parcel(stream.seq, kind, tag, segments, size, now)
+        straight = not self._held and self.is_direct
         if straight and (not self._window_messages or self._has_room(parcel)):
             if self._wait_until is not None:
                 self._wait(None)
@@ -221,7 +219,7 @@ class Outbox:
             now: The time.
         """
         self._hold_sent()
-        self._inc = inc
+        self.incarnation = inc
         self._stopped = False
         self._accepted = accepted
         self._wait(None)
@@ -236,7 +234,7 @@ class Outbox:
         That will soon say what it has taken, and end the channel; if not, it is to be
         given up with `channel_lost`. Until then messages wait.
         """
-        if self._inc:
+        if self.incarnation:
             self._stopped = True
             self._wait(None)
 
@@ -256,7 +254,7 @@ class Outbox:
             for parcel in self._sent:
                 parcel.inc = 0
         self._hold_sent()
-        self._inc = 0
+        self.incarnation = 0
         self._stopped = False
         self._wait(now + RECONNECT_GRACE if grace else None)
         return self._pump(now)
@@ -313,12 +311,12 @@ class Outbox:
             self._wait_until = now + RECONNECT_GRACE
             return self._give_up(now)
         self._wait(None)
-        if self._inc:
+        if self.incarnation:
             self._slow_until = now + SLOW
         return self._append_held()
 
     def _pump(self, now: float) -> list[Effect]:
-        if not self._inc:
+        if not self.incarnation:
             return [] if self._wait_until is not None else self._append_held()
         if self._stopped:
             return []
@@ -328,7 +326,7 @@ class Outbox:
             parcel = self._held[0]
             blocked = self._accepted < self.stream.relayed
             slow = blocked and now < self._slow_until
-            if slow or parcel.inc not in (0, self._inc):
+            if slow or parcel.inc not in (0, self.incarnation):
                 effects.append(self._append(self._held.popleft()))
                 continue
             if blocked or not self._has_room(parcel):
@@ -376,7 +374,7 @@ class Outbox:
         self._sent_bytes = 0
 
     def _send(self, parcel: Parcel) -> SendDirect:
-        parcel.inc = self._inc
+        parcel.inc = self.incarnation
         parcel.fresh = False
         self._sent.append(parcel)
         self._sent_bytes += parcel.size

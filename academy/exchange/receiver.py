@@ -106,7 +106,7 @@ class Receiver:
             Why it was refused, if it was not the sender of the channel that sent it,
             or not to its mailbox.
         """
-        if box.ended:
+        if box.inbox.error is not None:
             return None
         message = self._decode(box, segments)
         if message is None:

@@ -166,7 +166,8 @@ class Connection(asyncio.Protocol):
 
     def _settle(self) -> None:
         """Pass on what the state machine has to say, and set its timer."""
-        self._write()
+        if self._protocol.out:
+            self._write()
         frames: list[Frame] = []
         changed = self._timer is None
         for event in self._protocol.events_received():

@@ -283,7 +283,9 @@ def _parse_data(data: bytes, start: int, end: int) -> Frame:
         segments.append(data[first:begin])
     if count > 2:
         segments[2:] = map(bytearray, segments[2:])
-    return Data(channel, _number(seq), segments)
+    if not 0 < seq <= LARGEST_NUMBER:
+        raise ValueError(f"number {seq}")
+    return Data(channel, seq, segments)
 
 
 def _parse_part(data: bytes, start: int, end: int) -> Frame:

@@ -37,7 +37,8 @@ class Peer:
         self.session = Session(config)
         self.connection: Connection | None = None
         self.suspected = False
-        self.last_used = asyncio.get_running_loop().time()
+        self._last_used = asyncio.get_running_loop().time()
+        self._used = False
         self.refused = False
         """Whether its host was there, but refused the last connection."""
         self.reason = ""
@@ -50,7 +51,7 @@ class Peer:
         """Messages that were sent to it directly."""
         self.received = 0
         """Messages that it has sent directly."""
-        self._meter = Meter(self.last_used)
+        self._meter = Meter(self._last_used)
         self._on_event = on_event
         self._loop = asyncio.get_running_loop()
         self._flushing = False
@@ -84,6 +85,14 @@ class Peer:
         self._meter.read(self.sent + self.received, now)
         return self._meter.rate(now)
 
+    @property
+    def last_used(self) -> float:
+        """When something was last sent or received: at the latest look at this."""
+        if self._used:
+            self._used = False
+            self._last_used = self._loop.time()
+        return self._last_used
+
     def attach(self, connection: Connection) -> None:
         """Carry the session on a new connection."""
         self.connection = connection
@@ -103,7 +112,7 @@ class Peer:
 
     def receive(self, frames: Sequence[Frame]) -> None:
         """Take the frames of one read."""
-        self.last_used = self._loop.time()
+        self._used = True
         connection, session = self.connection, self.session
         for frame in frames:
             error = ""
@@ -157,17 +166,19 @@ class Peer:
         budget = 0 if connection.paused else BUDGET
         frames = self.session.frames_to_send(budget)
         if frames:
-            self.last_used = self._loop.time()
-            if self.last_used >= self._meter.due:
-                self._meter.read(self.sent + self.received, self.last_used)
+            self._used = True
+            now = self._loop.time()
+            if now >= self._meter.due:
+                self._meter.read(self.sent + self.received, now)
             connection.send(frames)
         if self.session.has_parts and not connection.paused:
             self.flush_soon()
-        self._set_timer()
+        if self._timer is None:
+            self._set_timer()
 
     def _set_timer(self) -> None:
         due = self.session.next_timer()
-        if due is not None and self._timer is None:
+        if due is not None:
             self._timer = self._loop.call_at(due, self._fire)
 
     def _fire(self) -> None:

@@ -132,7 +132,8 @@ class LinkProtocol:
         self._config = config
         self._handshake = handshake
         self._reader = FrameReader(config.handshake_limit)
-        self._out: list[Buffer] = []
+        self.out: list[Buffer] = []
+        """What is to be written; `data_to_send` takes it."""
         self._events: list[Event] = []
         self._deadline = now + config.handshake_timeout
         self._heard = now
@@ -195,7 +196,7 @@ class LinkProtocol:
         """Send frames. On a connection that is not open they are dropped."""
         if self.state is State.OPEN:
             for frame in frames:
-                self._out += encode(frame)
+                self.out += encode(frame)
 
     def fail(self, reason: str) -> None:
         """End an open connection, for its frames are not what the session allows.
@@ -254,7 +255,7 @@ class LinkProtocol:
 
     def data_to_send(self) -> list[Buffer]:
         """Return what is to be written, once."""
-        out, self._out = self._out, []
+        out, self.out = self.out, []
         return out
 
     def events_received(self) -> list[Event]:
@@ -330,7 +331,7 @@ class LinkProtocol:
             self._measuring_since = None
 
     def _send_raw(self, body: bytes) -> None:
-        self._out += (LENGTH.pack(len(body)), body)
+        self.out += (LENGTH.pack(len(body)), body)
 
     def _refuse(self, refusal: Refusal, reason: str) -> None:
         self.refusal = refusal
@@ -338,7 +339,7 @@ class LinkProtocol:
 
     def _end(self, cause: Cause, reason: str) -> None:
         if cause is Cause.REFUSED:
-            self._out.clear()
+            self.out.clear()
         elif cause in (Cause.CLOSED_HERE, Cause.VIOLATED):
             self.send(Bye())
         self._move(cause)

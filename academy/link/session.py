@@ -25,7 +25,7 @@ from academy.link.channel import (
     Taken,
     Told,
 )
-from academy.link.config import LinkConfig
+from academy.link.config import SEGMENT_COST, LinkConfig
 from academy.link.frame import (
     Ack,
     Buffer,
@@ -175,7 +175,7 @@ class Session:
         out = self._out.get(key)
         if out is None or not out.open:
             raise LocalProtocolError("The channel of a message is not open.")
-        weight = weigh(segments)
+        weight = sum(map(len, segments)) + SEGMENT_COST * len(segments)
         if weight <= self._config.chunk and out.number not in self._parts.messages:
             self._frames.append(Data(out.number, seq, segments))
             return
