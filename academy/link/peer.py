@@ -14,6 +14,8 @@ from academy.link.session import Event, Session
 
 logger = logging.getLogger(__name__)
 
+FLUSH_AT = 8
+"""Frames that are written without waiting for others."""
 BUDGET = 256 * 1024
 """Bytes of large messages that are written in one turn of the event loop."""
 
@@ -143,9 +145,14 @@ class Peer:
 
         The first output after something was read is written at once, for an answer
         should not wait; the rest is written together, in the next turn of the event
-        loop, for many messages should need few system calls.
+        loop, for many messages should need few system calls; but not so many that the
+        peer has nothing to do meanwhile.
         """
-        if self._flushing or not self.session.has_output:
+        if self._flushing:
+            if self.session.frames >= FLUSH_AT:
+                self._write()
+            return
+        if not self.session.has_output:
             return
         if self._prompt:
             self._prompt = False

@@ -281,6 +281,11 @@ class Session:
         return frames
 
     @property
+    def frames(self) -> int:
+        """How many frames wait to be sent, parts of large messages aside."""
+        return len(self._frames)
+
+    @property
     def has_output(self) -> bool:
         """Whether there is something to send, acknowledgements aside."""
         return bool(self._frames or self._parts.messages)

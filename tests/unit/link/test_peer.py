@@ -10,7 +10,7 @@ import pytest
 from academy.link.config import LinkConfig
 from academy.link.connection import Connection
 from academy.link.frame import Ack, Control, Data, Frame, Open, Opened, Part
-from academy.link.peer import BUDGET, Peer
+from academy.link.peer import BUDGET, FLUSH_AT, Peer
 from academy.link.session import ChannelOffered, Event, Received, Taken, Told
 from tests.unit.link.network import Changes, nothing_left
 from tests.unit.link.pair import channel_key, plain
@@ -201,6 +201,16 @@ class TestFlush:
             setup.peer.flush_soon()
         await setup.changes.until(lambda: len(setup.wire.writes) == 2)
         assert setup.wire.writes[1] == [Control(b"2"), Control(b"3")]
+
+    async def test_many_at_a_time(self) -> None:
+        """The peer should not be idle until all are there."""
+        setup = linked()
+        for _ in range(2 * FLUSH_AT + 1):
+            setup.peer.session.tell(b"text")
+            setup.peer.flush_soon()
+        assert [len(frames) for frames in setup.wire.writes] == [FLUSH_AT, FLUSH_AT]
+        await setup.changes.until(lambda: len(setup.wire.writes) == 3)
+        assert len(setup.wire.writes[2]) == 1
 
     async def test_nothing_to_write(self) -> None:
         setup = linked()
