@@ -287,6 +287,14 @@ def call(
             show_default=False,
         ),
     ] = None,
+    no_pickle: Annotated[
+        bool,
+        typer.Option(
+            "--no-pickle",
+            help="Send and accept JSON only: for agents that accept nothing else, or "
+            "that are not trusted.",
+        ),
+    ] = False,
     url: Url = None,
     namespace: Namespace = "default",
     as_json: Json = False,
@@ -299,7 +307,13 @@ def call(
     connection = Connection(url, namespace)
     execute(
         lambda: run_call(
-            connection, agent, action, arguments or [], timeout=timeout, as_json=as_json
+            connection,
+            agent,
+            action,
+            arguments or [],
+            timeout=timeout,
+            pickle=not no_pickle,
+            as_json=as_json,
         ),
         url=url,
         debug=debug,

@@ -12,6 +12,7 @@ from academy.cli.lookup import label, resolve
 from academy.cli.output import print_json, print_value
 from academy.exchange.transport import MailboxStatus
 from academy.handle import Handle
+from academy.serialize import SerializationStrategy
 
 
 async def call(
@@ -21,6 +22,7 @@ async def call(
     words: list[str],
     *,
     timeout: float | None,
+    pickle: bool,
     as_json: bool,
 ) -> int:
     """Call an action, print its result, and return the exit code.
@@ -37,7 +39,13 @@ async def call(
         name = label(agent)
         if agent.status is not MailboxStatus.ACTIVE:
             raise CommandError(f"No process runs {name} now, so it cannot be called.")
-        handle: Handle[Any] = Handle(agent.agent_id, exchange=client)
+        json = SerializationStrategy.JSON
+        handle: Handle[Any] = Handle(
+            agent.agent_id,
+            exchange=client,
+            request_serializer=None if pickle else json,
+            allowed_deserializers=None if pickle else {json},
+        )
         try:
             async with asyncio.timeout(timeout) as patience:
                 result = await handle.action(action, *args, **kwargs)

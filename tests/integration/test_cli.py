@@ -257,6 +257,14 @@ async def test_call(office: Office, arguments: list[str], result: Any) -> None:
     assert for_people.out == f"{result}\n"
 
 
+async def test_call_without_pickle(office: Office) -> None:
+    added = await office.run("call", "desk", "add", "1", "--no-pickle", "--json")
+    assert (added.code, added.json) == (0, 2)
+    refused = await office.run("call", "desk", "unnamed", "--no-pickle")
+    assert refused.code == 1
+    assert "json" in refused.err
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "sentence"),
     [
