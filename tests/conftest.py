@@ -77,6 +77,13 @@ def namespace() -> str:
     return f"t{uuid.uuid4().hex[:12]}"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let tests that break the server, or count its commands, do so."""
+    for item in items:
+        if {"fault", "network"} & set(item.path.parts):
+            item.add_marker("admin")
+
+
 @pytest.fixture(autouse=RESTRICTED)
 def restricted(
     request: pytest.FixtureRequest, server: EmbeddedServer, namespace: str

@@ -73,7 +73,7 @@ async def test_killed_in_a_large_frame(
             scene.kill_caller(caller)
             for _ in range(10):
                 await scene.call(agent.handle)
-            assert (await agent.condition())["lag"] < 0.1
+            assert (await agent.condition())["lag"] < 0.5
 
 
 @pytest.mark.parametrize("rounds", [3, pytest.param(20, marks=FULL)])
@@ -99,7 +99,7 @@ async def test_killed_in_a_large_result(
             agent.kill()
         assert set(s.oracle.errors()) <= {"PeerLostError"}
         # A result of 10 MB is also joined and unpickled in this loop.
-        assert clock.worst < 0.1
+        assert clock.worst < 0.5
 
 
 @pytest.mark.parametrize("running", [True, False])
