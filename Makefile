@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: demo test check test-all faults soak simulate fuzz bench clean help
+.PHONY: demo test check test-all test-acl faults soak simulate fuzz bench clean help
 
 demo: .venv/.ok-demo  ## run the demo: agents learn together, one worker is killed
 	@$(BIN)/academy demo
@@ -18,6 +18,9 @@ check: .venv/.ok-dev  ## lint, format, types, import directions, public names, v
 
 test-all:  ## run the tests on every CPython >= 3.11 of this machine
 	@scripts/test_all.sh
+
+test-acl: .venv/.ok-dev  ## run the tests as users who may use one namespace
+	ACADEMY_TEST_ACL=1 $(BIN)/pytest -q -m "not slow and not fault"
 
 faults: .venv/.ok-dev  ## run the tests that kill, stop and cut things
 	$(BIN)/pytest -q -m fault

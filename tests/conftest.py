@@ -78,9 +78,9 @@ def namespace() -> str:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let tests that break the server, or count its commands, do so."""
+    """Let tests that break the server, or are about the server itself, do so."""
     for item in items:
-        if {"fault", "network"} & set(item.path.parts):
+        if {"fault", "network", "embedded"} & set(item.path.parts):
             item.add_marker("admin")
 
 

@@ -53,6 +53,7 @@ async def flood(user: Any, dest: EntityId, count: int) -> tuple[int, set[str]]:
     return count - len(errors), {str(e) for e in errors}
 
 
+@pytest.mark.admin
 async def test_an_offline_mailbox_does_not_fill_the_server(
     fresh_server: EmbeddedServer, admin: redis.asyncio.Redis, namespace: str
 ) -> None:
@@ -70,6 +71,7 @@ async def test_an_offline_mailbox_does_not_fill_the_server(
         assert await flood(user, other, 10) == (10, set())
 
 
+@pytest.mark.admin
 async def test_a_slow_consumer_does_not_fill_the_server(
     fresh_server: EmbeddedServer, admin: redis.asyncio.Redis, namespace: str
 ) -> None:

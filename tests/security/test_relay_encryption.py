@@ -145,6 +145,7 @@ async def running(factory: Any, registration: Any) -> AsyncIterator[Runtime[Bird
             await place.run(runtime.__aexit__(None, None, None))
 
 
+@pytest.mark.admin
 @pytest.mark.parametrize("encrypt", [True, False])
 async def test_no_canary_on_the_server(
     new_factory: NewFactory, namespace: str, raw: redis.asyncio.Redis, encrypt: bool
