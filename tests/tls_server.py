@@ -97,6 +97,11 @@ class _Authority:
 
         now = datetime.datetime.now(datetime.UTC)
         here = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+        issuer, subject = self._key.public_key(), key.public_key()
+        # From 3.13 on, Python asks for the identifiers of both keys (RFC 5280).
+        by = x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer)
+        own = x509.SubjectKeyIdentifier.from_public_key(subject)
+        usage = x509.KeyUsage(not ca, *[False] * 4, ca, ca, False, False)
         return (
             x509.CertificateBuilder()
             .subject_name(called(name))
@@ -107,6 +112,9 @@ class _Authority:
             .not_valid_after(now + datetime.timedelta(days=1))
             .add_extension(x509.BasicConstraints(ca=ca, path_length=None), True)
             .add_extension(x509.SubjectAlternativeName([here]), False)
+            .add_extension(usage, True)
+            .add_extension(by, False)
+            .add_extension(own, False)
             .sign(self._key, hashes.SHA256())
         )
 
