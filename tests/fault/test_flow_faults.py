@@ -56,8 +56,10 @@ async def test_slow_consumer(redis_url: str, tmp_path: Path, seconds: int) -> No
         await scene.spawn_consumer(slow)
         await until(lambda: journal.read_text().count(" ok ") > accepted + 500, 20)
         await scene.collect(sender)
-        await scene.executed(len(scene.oracle.calls))
-        assert not scene.oracle.errors()
+        # While the mailbox moves, they go through its queue, which has a limit.
+        refused = scene.oracle.errors()
+        assert set(refused) <= {"MailboxFullError"}
+        await scene.executed(len(scene.oracle.calls) - sum(refused.values()))
 
 
 @pytest.mark.parametrize("calls", [300, pytest.param(2_000, marks=FULL)])
