@@ -24,13 +24,13 @@ PACKAGE = pathlib.Path(__file__).parent.parent / "academy"
 
 LAYERS: dict[int, str] = {
     # Values, links between processes, and what else knows nothing of agents.
-    0: "academy toml_file value debug home event stats state method trace call_options "
-    "logging.context embedded.error embedded.port embedded.process "
-    "link link.config link.address link.meter link.refusal link.admission link.folder "
+    0: "academy toml_file process_table value debug home event stats state method "
+    "trace call_options logging.context embedded.error embedded.port embedded.process "
+    "link link.config link.address link.meter link.refusal link.admission "
     "link.acceptor exchange exchange.stream exchange.inbox exchange.ports",
-    1: "identifier tag task loop describe logging.config link.frame link.security "
-    "link.tally embedded.binary embedded.directory exchange.client_config "
-    "exchange.verdict exchange.link_info exchange.deposit",
+    1: "identifier tag task loop describe logging.config link.frame link.folder "
+    "link.security link.tally embedded.binary embedded.directory "
+    "exchange.client_config exchange.verdict exchange.link_info exchange.deposit",
     2: "exception simple_socket embedded.server exchange.keys exchange.credential "
     "logging.recommended logging.helpers logging.configs.base logging.configs.console "
     "logging.configs.file logging.configs.jsonpool logging.configs.multi "
@@ -148,7 +148,7 @@ PURE_LINK = words(
 )
 """The protocol between processes: bytes and the time in, bytes and events out."""
 IMPURE_LINK = {*IMPURE, "os", "secrets"}
-USED_BY_LINK = {"task", "socket", "exception"}
+USED_BY_LINK = {"task", "socket", "exception", "process_table"}
 """What the other modules of `link` may use beside each other."""
 
 SIBLINGS = {"exchange.local", "exchange.redis", "exchange.hybrid"}

@@ -278,16 +278,17 @@ class BoundMailbox:
             # Before it is confirmed, or the sender would take it for taken (R6).
             self._on_bounce(self, delivery.message)
         self.received.consumed(delivery.stream, delivery.seq)
-        channel = self._channels.get(delivery.stream)
-        if channel is not None:
-            channel[0].taken(channel[1], delivery.seq)
+        self._confirm(delivery.stream, delivery.seq)
         return known
 
     def confirm(self, stream: str) -> None:
         """Tell the sender of a stream what it need not keep any more."""
+        self._confirm(stream, self.received.taken(stream))
+
+    def _confirm(self, stream: str, seq: int) -> None:
         channel = self._channels.get(stream)
         if channel is not None:
-            channel[0].taken(channel[1], self.received.taken(stream))
+            channel[0].taken(channel[1], seq)
 
     async def caught_up(self, stream: SendStream, timeout: float) -> bool:
         """Wait until all of a stream that is in the queue has arrived here.

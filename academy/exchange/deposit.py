@@ -20,6 +20,7 @@ from multiprocessing.util import Finalize
 from pathlib import Path
 
 from academy.home import get_academy_home
+from academy.process_table import is_running
 
 FOLDER = "credentials"
 
@@ -104,18 +105,8 @@ def _sweep(directory: Path) -> None:
     """Remove what processes have left that are gone, as far as that shows here."""
     for path in directory.glob(f"*.{_place()}.*"):
         pid = path.suffix[1:]
-        if pid.isdigit() and not _lives(int(pid)):
+        if pid.isdigit() and not is_running(int(pid)):
             _remove(path)
-
-
-def _lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 @functools.cache

@@ -180,9 +180,7 @@ class Outbox:
         """
         if size is None:
             size = sum(map(len, segments))
-        stream = self.stream
-        stream.seq += 1
-        parcel = Parcel(stream.seq, kind, tag, segments, size, now)
+        parcel = Parcel(self.stream.next(), kind, tag, segments, size, now)
         straight = not self._held and self.is_direct
         if straight and (not self._window_messages or self._has_room(parcel)):
             if self._wait_until is not None:

@@ -129,9 +129,7 @@ class RelayTransport(ExchangeTransportMixin, NoPickleMixin):
         engine, box = self._engine, self._box
         if engine is None or box is None:
             raise RuntimeError(f"{self} is not open.")
-        work = engine.router.submit(box, message)
-        if work is not None:
-            await work
+        await engine.router.send(box, message)
 
     async def _recv(self, timeout: float | None = None) -> Message[Any]:
         return await self._bound().recv(timeout)

@@ -78,14 +78,10 @@ class Router:
         self._senders: dict[uuid.UUID, set[BoundMailbox]] = {}
         self._tasks = Tasks("exchange-responses")
 
-    def submit(
-        self, box: BoundMailbox, message: Message[Any]
-    ) -> Awaitable[None] | None:
-        """Take a message of a bound mailbox.
+    async def send(self, box: BoundMailbox, message: Message[Any]) -> None:
+        """Take a message of a bound mailbox, and wait until it is accepted.
 
-        Returns:
-            What is to be awaited until the message is accepted, with the same errors;
-            `None` if that is the case already.
+        Where its way is clear, that is the case without a turn of the event loop.
 
         Raises:
             ForbiddenError: The message is in somebody else's name.
@@ -110,17 +106,13 @@ class Router:
             target = self._boxes.get(dest.uid.int)
             if target is None:
                 work = self.courier.submit(box, outlet, message, segments, size)
-                return None if work is None else self._sent_away(dest, work)
+                if work is not None:
+                    await self._sent_away(dest, work)
+                return
             if target.has(outlet.stream):
                 self._deliver(box, target, outlet.stream, message, segments, lane)
-                return None
-        return self._send_in_turn(box, outlet, message, segments, size)
-
-    async def send(self, box: BoundMailbox, message: Message[Any]) -> None:
-        """Take a message of a bound mailbox, and wait until it is accepted."""
-        work = self.submit(box, message)
-        if work is not None:
-            await work
+                return
+        await self._send_in_turn(box, outlet, message, segments, size)
 
     async def _send_in_turn(
         self,

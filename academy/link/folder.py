@@ -8,6 +8,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from academy.process_table import is_running
+
 PREFIX = "academy-link-"
 
 
@@ -21,15 +23,5 @@ def sweep() -> None:
     for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*-*"):
         pid = folder.name.removeprefix(PREFIX).partition("-")[0]
         with contextlib.suppress(OSError, ValueError, OverflowError):
-            if folder.stat().st_uid == os.getuid() and not _alive(int(pid)):
+            if folder.stat().st_uid == os.getuid() and not is_running(int(pid)):
                 shutil.rmtree(folder, ignore_errors=True)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

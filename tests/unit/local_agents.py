@@ -141,3 +141,16 @@ async def eventually(condition: Callable[[], object]) -> None:
     async with asyncio.timeout(10):
         while not condition():  # noqa: ASYNC110 - not everything has an event
             await asyncio.sleep(0)
+
+
+class Marker:
+    """Notes when it is read."""
+
+    read: list[str] = []  # noqa: RUF012
+
+    def __reduce__(self) -> Any:
+        return Marker.note, ()
+
+    @staticmethod
+    def note() -> None:
+        Marker.read.append("read")

@@ -21,7 +21,7 @@ from academy.identifier import EntityId
 from academy.message import Message, ShutdownRequest, SuccessResponse
 from academy.runtime import RuntimeConfig
 from academy.serialize import SerializationStrategy
-from tests.unit.local_agents import Calculator, Running, eventually, running
+from tests.unit.local_agents import Calculator, Marker, Running, eventually, running
 
 JSON, PICKLE = SerializationStrategy.JSON, SerializationStrategy.PICKLE
 
@@ -36,19 +36,6 @@ def async_all_but(*names: str) -> Callable[[str, EntityId], Any]:
         return action not in names
 
     return permits
-
-
-class Marker:
-    """Notes when it is read."""
-
-    read: list[str] = []  # noqa: RUF012
-
-    def __reduce__(self) -> Any:
-        return Marker.note, ()
-
-    @staticmethod
-    def note() -> None:
-        Marker.read.append("read")
 
 
 class Parent(Agent):

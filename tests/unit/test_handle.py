@@ -28,22 +28,9 @@ from academy.handle import Handle, exchange_context
 from academy.identifier import AgentId
 from academy.message import Message, SuccessResponse
 from academy.serialize import SerializationStrategy, allowing, default_serializer
-from tests.unit.local_agents import Calculator, eventually, prepared, running
+from tests.unit.local_agents import Calculator, Marker, eventually, prepared, running
 
 JSON, PICKLE = SerializationStrategy.JSON, SerializationStrategy.PICKLE
-
-
-class Marker:
-    """Notes when it is read."""
-
-    read: list[str] = []  # noqa: RUF012
-
-    def __reduce__(self) -> Any:
-        return Marker.note, ()
-
-    @staticmethod
-    def note() -> None:
-        Marker.read.append("read")
 
 
 def strategies(options: dict[str, Any]) -> tuple[Any, ...]:
