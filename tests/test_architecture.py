@@ -34,9 +34,10 @@ LAYERS: dict[int, str] = {
     2: "exception simple_socket embedded.server exchange.keys exchange.credential "
     "logging.recommended logging.helpers logging.configs.base logging.configs.console "
     "logging.configs.file logging.configs.jsonpool logging.configs.multi "
-    "link.certificate link.handshake link.window link.reader link.parts link.channel",
+    "exchange.outlet link.certificate link.handshake link.window link.reader "
+    "link.parts link.channel",
     3: "serialize socket logging logging.configs embedded link.protocol link.incoming "
-    "header exchange.connection exchange.acl",
+    "header exchange.connection exchange.acl link.outgoing",
     4: "error_code runtime_config exchange.secret exchange.cipher exchange.server "
     "exchange.backlog exchange.outbox "
     "link.connection link.listener link.session link.gate "
@@ -46,12 +47,13 @@ LAYERS: dict[int, str] = {
     6: "message",
     # Exchanges: the parts, the engine on Redis, and the three that users choose from.
     7: "exchange.transport exchange.ledger exchange.pending exchange.delivery_failure "
-    "link.node",
+    "exchange.inlet link.handler",
     8: "exchange.local_state exchange.mailbox_status exchange.registry "
-    "exchange.bound exchange.directory link.host",
-    9: "exchange.client exchange.sources exchange.queues exchange.line exchange.probe",
-    10: "exchange.factory exchange.courier",
-    11: "exchange.router",
+    "exchange.bound exchange.directory link.node",
+    9: "link.host exchange.base_client exchange.sources exchange.queues exchange.line "
+    "exchange.probe",
+    10: "exchange.client exchange.courier",
+    11: "exchange.router exchange.factory",
     12: "exchange.audit",
     13: "exchange.receiver exchange.detector",
     14: "exchange.links",
@@ -63,8 +65,8 @@ LAYERS: dict[int, str] = {
     # The actor surface.
     20: "answer outcome status_watch call deadline action_run",
     21: "remote_handle authorization",
-    22: "proxy_handle dispatch",
-    23: "handle",
+    22: "proxy_handle responder",
+    23: "handle dispatch",
     24: "context action",
     25: "agent",
     26: "runtime",
@@ -96,6 +98,7 @@ ARROWS: set[tuple[str, str]] = set()
 TYPE_ONLY = {
     ("exchange.transport", "exchange.factory"),
     ("exchange.registry", "exchange.factory"),
+    ("exchange.inlet", "exchange.bound"),
     ("cli.output", "rich.console"),
     ("exchange.hybrid", "redis.asyncio"),  # names a parameter's type
     ("exchange.cipher", "cryptography.hazmat.primitives.ciphers.aead"),
@@ -144,7 +147,7 @@ IMPURE = {*words("asyncio socket ssl redis time random threading logging")}
 PURE_LINK = words(
     "link link.config link.address link.frame link.handshake link.window link.meter "
     "link.channel link.incoming link.parts link.reader link.protocol link.session "
-    "link.refusal link.admission link.security"
+    "link.outgoing link.refusal link.admission link.security"
 )
 """The protocol between processes: bytes and the time in, bytes and events out."""
 IMPURE_LINK = {*IMPURE, "os", "secrets"}

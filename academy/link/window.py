@@ -42,29 +42,30 @@ class ReceiveWindow:
             return
         self._untaken.append((seq, size))
         self._bytes += size
+        if not self._messages:
+            return
         ahead = len(self._untaken)
-        if self._messages and (
-            ahead > self._messages or (self._bytes > self._size and ahead > 1)
-        ):
+        if ahead > self._messages or (self._bytes > self._size and ahead > 1):
             raise RemoteProtocolError(
                 f"{ahead} messages of {self._bytes} bytes ahead of its window"
             )
 
-    def take(self, seq: int) -> int | None:
+    def take(self, seq: int) -> tuple[int, int] | None:
         """Note that all messages up to a number have been taken, on any path.
 
         Returns:
-            The bytes that this frees, or `None` if nothing new was taken.
+            The messages and bytes that this frees, or `None` if nothing new was taken.
         """
         if seq <= self._taken:
             return None
         self._taken = seq
-        freed = 0
+        messages = freed = 0
         untaken = self._untaken
         while untaken and untaken[0][0] <= seq:
+            messages += 1
             freed += untaken.popleft()[1]
         self._bytes -= freed
-        return freed
+        return messages, freed
 
 
 class Confirmations:
@@ -93,15 +94,15 @@ class Confirmations:
         self.rides = False
         """Whether they are to be sent with the next frame."""
 
-    def add(self, channel: int, seq: int, size: int, now: float) -> bool:
+    def add(self, channel: int, seq: int, freed: tuple[int, int], now: float) -> bool:
         """Note that messages were taken; return whether to confirm that at once."""
         if self.due is None:
             self.rides = now >= self._began + self._delay
             self._began = now
             self.due = now + self._delay
         self._marks[channel] = seq
-        self._messages += 1
-        self._bytes += size
+        self._messages += freed[0]
+        self._bytes += freed[1]
         messages, limit = self._limits
         return self._messages >= messages or self._bytes >= limit
 

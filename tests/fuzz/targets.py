@@ -17,7 +17,7 @@ from academy.exchange.stream import Mark
 from academy.link.address import Addresses, Endpoint
 from academy.link.channel import ChannelOffered, Received
 from academy.link.config import LinkConfig
-from academy.link.frame import RemoteProtocolError, encode, parse
+from academy.link.frame import Frame, RemoteProtocolError, encode, parse
 from academy.link.handshake import (
     Handshake,
     HandshakeError,
@@ -25,7 +25,7 @@ from academy.link.handshake import (
     Role,
     namespace_hash,
 )
-from academy.link.protocol import FrameReceived, LinkClosed, LinkProtocol, State
+from academy.link.protocol import LinkClosed, LinkProtocol, State
 from academy.link.reader import FrameReader
 from academy.link.session import Session
 from academy.message import Message, decode
@@ -101,9 +101,9 @@ def link_of_peer(data: bytes) -> bool:
     for piece in pieces(data):
         link.receive_data(piece, 1.0)
         for event in link.events_received():
-            if isinstance(event, FrameReceived) and session.linked:
+            if isinstance(event, Frame) and session.linked:
                 try:
-                    session.receive(event.frame)
+                    session.receive(event)
                     consume(session)
                 except RemoteProtocolError as e:
                     link.fail(str(e))
