@@ -99,9 +99,7 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         return 130
-    for failure in results.failures:
-        say(f"failed: {failure}")
-    return 1 if results.failures else 0
+    return 1 if results.failed else 0
 
 
 if __name__ == "__main__":

@@ -153,15 +153,24 @@ def why_no_nats(others: Interpreter | None) -> str:
 
 def of_academy_py(python: Interpreter) -> dict[str, Case]:
     """Return a case for each group that academy-py can run: our own programs."""
-    name, own = ACADEMY_PY, {"python": python}
+    name = ACADEMY_PY
     fan, find = PROGRAMS / "fan.py", PROGRAMS / "find.py"
     return {
-        "import": imports(name, ["academy.agent", "academy.exchange.hybrid"], **own),
-        "calls": agents(Calls, name, CALLS | HYBRID, **own),
-        "echo": agents(Echo, name, ECHOES | HYBRID, quick=QUICK_ECHOES, **own),
-        "beside": agents(Beside, name, BESIDE | HYBRID, quick=QUICK_BESIDE, **own),
-        "fan": Case(Fan, fan, FAN, name=name, **own),
-        "discover": Case(Find, find, FIND, name=name, **own),
+        "import": imports(
+            name, ["academy.agent", "academy.exchange.hybrid"], python=python
+        ),
+        "calls": agents(Calls, name, CALLS | HYBRID, python=python),
+        "echo": agents(Echo, name, ECHOES | HYBRID, quick=QUICK_ECHOES, python=python),
+        "beside": agents(
+            Beside,
+            name,
+            BESIDE | HYBRID,
+            quick=QUICK_BESIDE,
+            timeout=20,  # it hangs when two large messages are on one connection
+            python=python,
+        ),
+        "fan": Case(Fan, fan, FAN, name=name, python=python),
+        "discover": Case(Find, find, FIND, name=name, python=python),
     }
 
 

@@ -38,9 +38,7 @@ def as_markdown(results: Results) -> str:
     """Return the machine and all tables."""
     kind = "A quick run" if results.quick else "A full run"
     first = f"{kind} of {results.seconds:.0f} s on {results.machine}."
-    blocks = [first, *(table.markdown() for table in results.tables())]
-    blocks += [f"Failed: {' '.join(failure.split())}" for failure in results.failures]
-    return "\n\n".join(blocks)
+    return "\n\n".join([first, *(table.markdown() for table in results.tables())])
 
 
 def draw_plots(directory: Path, results: Results, python: Interpreter) -> list[str]:

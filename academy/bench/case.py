@@ -7,8 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from academy.bench.interpreter import Interpreter
+from academy.bench.interpreter import TIMEOUT, Interpreter
+from academy.bench.rows import Failure
 from academy.embedded import EmbeddedServer
+
+OWN = Interpreter()
+"""The interpreter that has this package."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,7 @@ class Case:
         name: The `case` of the rows, if that class has one.
         rounds: How often it is run; once in a quick run.
         python: Runs the program.
+        timeout: Seconds that it may take.
     """
 
     row: Callable[..., Any]
@@ -56,7 +61,8 @@ class Case:
     quick: Mapping[str, Any] = field(default_factory=dict)
     name: str = ""
     rounds: int = 3
-    python: Interpreter = field(default_factory=Interpreter)
+    python: Interpreter = OWN
+    timeout: float = TIMEOUT
 
     def run(self, bench: Bench) -> list[Any]:
         """Measure once and return the rows.
@@ -68,5 +74,11 @@ class Case:
         if bench.quick:
             settings |= self.quick
         label = {"case": self.name} if self.name else {}
-        found = self.python.run(self.program, settings)
+        found = self.python.run(self.program, settings, timeout=self.timeout)
         return [self.row(**label, **row) for row in found]
+
+    def failure(self, error: Exception) -> Failure:
+        """Return the row for a case that failed."""
+        what = " ".join(self.program.stem.split("_"))
+        *_, last = str(error).splitlines() or [""]
+        return Failure(self.name or "academy", what, last, self.python == OWN)

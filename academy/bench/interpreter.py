@@ -14,7 +14,7 @@ from typing import Any
 PROGRAMS = Path(__file__).parent / "programs"
 """The programs that measure this package."""
 TIMEOUT = 120.0
-"""Seconds that a program may take."""
+"""Seconds that a program may take, unless it is said otherwise."""
 
 _HOME = Path(__file__).parent.parent.parent
 
@@ -37,15 +37,21 @@ class Interpreter:
     # and nothing beside it may hide modules of the standard library.
     import_path: Path | None = None if _HOME.name.endswith("-packages") else _HOME
 
-    def run(self, program: Path, settings: dict[str, Any]) -> list[dict[str, Any]]:
+    def run(
+        self, program: Path, settings: dict[str, Any], *, timeout: float = TIMEOUT
+    ) -> list[dict[str, Any]]:
         """Run a program and return the rows that it prints.
 
-        The settings go to its standard input: they have a password in them.
+        Args:
+            program: A Python script.
+            settings: Go to its standard input: they have a password in them.
+            timeout: Seconds that it may take.
 
         Raises:
-            ProgramError: It failed, or it took longer than `TIMEOUT`.
+            ProgramError: It failed, or took too long.
         """
-        output = self._communicate([str(program)], json.dumps(settings), program.name)
+        text = json.dumps(settings)
+        output = self._communicate([str(program)], text, program.name, timeout)
         rows: list[dict[str, Any]] = json.loads(output.splitlines()[-1])
         return rows
 
@@ -55,9 +61,11 @@ class Interpreter:
         Raises:
             ProgramError: It failed, or it took longer than `TIMEOUT`.
         """
-        return self._communicate(["-P", "-c", code], "", code).strip()
+        return self._communicate(["-P", "-c", code], "", code, TIMEOUT).strip()
 
-    def _communicate(self, arguments: list[str], text: str, what: str) -> str:
+    def _communicate(
+        self, arguments: list[str], text: str, what: str, timeout: float
+    ) -> str:
         process = subprocess.Popen(
             [self.python, *arguments],
             stdin=subprocess.PIPE,
@@ -68,13 +76,13 @@ class Interpreter:
             start_new_session=True,  # so that what it started can be ended with it
         )
         try:
-            output, errors = process.communicate(text, timeout=TIMEOUT)
+            output, errors = process.communicate(text, timeout=timeout)
         except BaseException as e:
             os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
             if not isinstance(e, subprocess.TimeoutExpired):
                 raise
-            raise ProgramError(f"{what} took longer than {TIMEOUT:g} s") from None
+            raise ProgramError(f"{what} took longer than {timeout:g} s") from None
         if process.returncode != 0:
             reason = errors[-2000:].rstrip()
             raise ProgramError(

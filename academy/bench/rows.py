@@ -132,6 +132,16 @@ class Link:
     trip_p50_us: float
 
 
+@dataclass(frozen=True)
+class Failure:
+    """What could not be measured, and why."""
+
+    case: str
+    what: str
+    problem: str
+    ours: bool
+
+
 def medians(rows: Iterable[RowT]) -> list[RowT]:
     """Merge rows that differ in their floats only into one with the medians."""
     rounds: dict[tuple[Any, ...], list[RowT]] = {}

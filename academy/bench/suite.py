@@ -28,15 +28,18 @@ class Results:
         machine: Where.
         quick: Whether little was measured.
         seconds: How long it took.
-        rows: The medians, as classes of `academy.bench.rows`.
-        failures: Which cases failed, and how.
+        rows: The medians, and what failed, as classes of `academy.bench.rows`.
     """
 
     machine: Machine
     quick: bool
     seconds: float
     rows: list[Any]
-    failures: list[str]
+
+    @property
+    def failed(self) -> bool:
+        """Whether something of this package failed. Peers may."""
+        return any(row.ours for row in self.rows if isinstance(row, kinds.Failure))
 
     def tables(self) -> list[Table]:
         """Return the figures, each with the ratios to others behind it."""
@@ -44,8 +47,7 @@ class Results:
         found = []
         for table in tables(self.rows):
             found.append(table)
-            if table.title in ratios:
-                ratio = ratios[table.title]
+            if ratio := ratios.get(table.title):
                 found.append(dataclasses.replace(ratio, title=RATIOS + ratio.title))
         return found
 
@@ -103,7 +105,7 @@ def run(
         groups: The cases.
         quick: Measure less, in one round.
         seconds: How long each figure is measured; `None` for the usual time.
-        say: Is told what is run.
+        say: Is told what is run, and how it failed.
 
     Raises:
         ServerNotFoundError: There is no server to run.
@@ -111,20 +113,21 @@ def run(
     """
     machine, begin = this_machine(), time.monotonic()
     found: list[Any] = []
-    failures: dict[int, str] = {}
+    failures: dict[int, kinds.Failure] = {}
     with EmbeddedServer() as server:
         bench = Bench(server, quick, seconds)
         for number, case in rounds(groups, quick=quick):
             if id(case) in failures:
                 continue
-            title = f"{case.row.__name__}, {case.name or case.program.stem}"
-            say(f"round {number}: {title}")
+            say(f"round {number}: {case.row.__name__}, {case.name or 'academy'}")
             try:
                 found += case.run(bench)
             except ProgramError as e:
-                failures[id(case)] = f"{title}: {e}"
+                say(str(e))
+                failures[id(case)] = case.failure(e)
     took = time.monotonic() - begin
-    return Results(machine, quick, took, kinds.medians(found), [*failures.values()])
+    rows = [*kinds.medians(found), *failures.values()]
+    return Results(machine, quick, took, rows)
 
 
 def rounds(groups: Groups, *, quick: bool) -> list[tuple[int, Case]]:

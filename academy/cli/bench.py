@@ -8,7 +8,7 @@ from collections.abc import Collection
 from academy.bench.cases import CASES
 from academy.bench.suite import choose, run
 from academy.cli.error import FAILED, UsageError
-from academy.cli.output import complain, print_json, print_text
+from academy.cli.output import print_json, print_text
 
 
 def bench(
@@ -36,9 +36,7 @@ def bench(
         print_json(results.as_dict())
     else:
         print_text(results.plain())
-    for failure in results.failures:
-        complain(failure)
-    return FAILED if results.failures else 0
+    return FAILED if results.failed else 0
 
 
 def _say(text: str) -> None:

@@ -45,7 +45,7 @@ def bars(rows: list[Row], names: dict[str, str], title: str) -> Any:
     axes.set_yticks([i + middle for i in range(len(rows))], [r["case"] for r in rows])
     axes.invert_yaxis()
     axes.set(xscale="log", xlabel=title)
-    axes.legend(fontsize="small")
+    axes.legend(fontsize="small", loc="lower left", bbox_to_anchor=(0, 1), ncols=3)
     return figure
 
 
