@@ -194,4 +194,9 @@ def of_others(python: Interpreter, *, nats: bool) -> Groups:
         "echo": cases(Echo, ECHOES, quick=QUICK_ECHOES),
         "gigabyte": cases(Echo, GIGABYTE, rounds=1),
         "beside": cases(Beside, BESIDE, quick=QUICK_BESIDE),
+        "fan": [
+            Case(
+                Fan, PEER_PROGRAMS / "xoscar_fan.py", FAN, name="xoscar", python=python
+            )
+        ],
     }

@@ -82,7 +82,8 @@ LAYERS: dict[int, str] = {
     39: "process_config bench.programs bench.programs.agents bench.programs.connect "
     "bench.programs.drain bench.programs.fan bench.programs.find bench.programs.floor "
     "bench.programs.imports bench.programs.launch bench.programs.load "
-    "bench.programs.mailboxes bench.programs.target bench.programs.worker",
+    "bench.programs.mailboxes bench.programs.target bench.programs.ways "
+    "bench.programs.worker",
     # What people run.
     40: "run demo demo.calls demo.data demo.screen cli.url cli.output",
     41: "demo.model demo.report cli.error",
@@ -135,6 +136,7 @@ PACKAGES = {
     "agents": {"bench.programs"},
     "load": {"bench.programs"},
     "target": {"bench.programs"},
+    "ways": {"bench.programs"},
 }
 """Who may import a package: modules, or packages with all that is in them."""
 LAZY = {"cryptography", "psutil", "uvloop", "pydantic_core", "sklearn", "tomli_w"}

@@ -96,11 +96,16 @@ class Drain:
 
 @dataclass(frozen=True)
 class Launch:
-    """Agents registered, launched and answering a ping; then shut down."""
+    """Agents registered, launched and answering a ping; then shut down.
+
+    What each costs is that of one process, which they share with who launches them.
+    """
 
     agents: int
     launched_per_s: float
     ended_per_s: float
+    kib_each: float
+    fds_each: float
 
 
 @dataclass(frozen=True)
