@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,7 @@ class Case:
         timeout: Seconds that it may take.
     """
 
-    row: Callable[..., Any]
+    row: type[Any]
     program: Path
     settings: Mapping[str, Any] = field(default_factory=dict)
     quick: Mapping[str, Any] = field(default_factory=dict)
@@ -79,6 +79,6 @@ class Case:
 
     def failure(self, error: Exception) -> Failure:
         """Return the row for a case that failed."""
-        what = " ".join(self.program.stem.split("_"))
         *_, last = str(error).splitlines() or [""]
+        what = self.row.__name__.lower()
         return Failure(self.name or "academy", what, last, self.python == OWN)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from academy.bench.case import Case
@@ -46,14 +45,12 @@ FLOORS = {
 }
 
 
-def agents(row: Callable[..., Any], name: str, settings: Any, **more: Any) -> Case:
+def agents(row: type[Any], name: str, settings: Any, **more: Any) -> Case:
     """Return a case of the program that calls one agent."""
     return Case(row, PROGRAMS / "agents.py", settings, name=name, **more)
 
 
-def floors(
-    row: Callable[..., Any], settings: dict[str, Any], **more: Any
-) -> list[Case]:
+def floors(row: type[Any], settings: dict[str, Any], **more: Any) -> list[Case]:
     """Return a case for each floor; a blocking socket has one call in flight."""
     found = []
     for name, way in FLOORS.items():

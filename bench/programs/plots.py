@@ -20,6 +20,7 @@ Row = dict[str, Any]
 def lines(rows: list[Row], x: str, y: str, titles: tuple[str, str]) -> Any:
     """Draw a line for each case, both axes logarithmic."""
     figure, axes = plt.subplots(figsize=(9, 5), layout="constrained")
+    axes.set_prop_cycle(color=plt.get_cmap("tab20").colors)
     cases = dict.fromkeys(row["case"] for row in rows)
     for case in cases:
         points = [(r[x], r[y]) for r in rows if r["case"] == case and r[y] is not None]

@@ -6,6 +6,7 @@ Standard library only: the same code measures agents, their peers, and bare sock
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,9 @@ from load import drive, percentile
 
 PATIENCE = 30.0
 """Seconds that the echo of one value may take."""
+COPIES = 10
+"""How often the memory of the machine must hold a value before it is tried: in both
+processes there is one that is sent and one that is received, in parts and whole."""
 
 
 @dataclass
@@ -66,6 +70,8 @@ async def echoes(target: Target, settings: dict[str, Any]) -> list[dict[str, Any
 async def echo(
     target: Target, kind: str, size: int, seconds: float
 ) -> dict[str, float | str]:
+    if COPIES * size > memory():
+        raise MemoryError(f"needs {COPIES * size / 1e9:g} GB")
     value = make_value(kind, size)
     if size < 100e6:  # what is larger takes long, and warms up by itself
         await asyncio.wait_for(target.echo(value), PATIENCE)
@@ -82,6 +88,11 @@ async def echo(
     return {"p50_ms": trip * 1e3, "mb_per_s": 2 * size / trip / 1e6, "problem": ""}
 
 
+def memory() -> int:
+    """Return how many bytes of memory this machine has."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
 def make_value(kind: str, size: int) -> Any:
     if kind == "numpy":
         import numpy as np
@@ -93,7 +104,7 @@ def make_value(kind: str, size: int) -> Any:
 def problem(error: Exception) -> str:
     """Return the class of an error and the beginning of what it says, in one line."""
     text = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(": ")
-    return text if len(text) <= 100 else f"{text[:99]}…"
+    return text if len(text) <= 80 else f"{text[:79]}…"
 
 
 async def beside(target: Target, settings: dict[str, Any]) -> list[dict[str, Any]]:

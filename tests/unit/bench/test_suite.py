@@ -74,7 +74,7 @@ def test_run(tmp_path: Path) -> None:
     results = run({"group": [good, bad]}, say=said.append)
     assert results.rows == [
         Echo("good", "bytes", 1, 1.0, 2.0),
-        Failure("bad", "program 1", "no luck", True),
+        Failure("bad", "echo", "no luck", True),
     ]
     assert results.failed
     titles = [text for text in said if text.startswith("round")]

@@ -63,7 +63,7 @@ async def test_what_is_refused_is_told_and_the_rest_goes_on(target: ModuleType) 
     for row in refused:
         assert row["mb_per_s"] is row["p50_ms"] is None
         assert row["problem"].startswith("OverflowError: too large xxx")
-        assert len(row["problem"]) == 100
+        assert len(row["problem"]) == 80
 
 
 async def test_an_echo_that_lost_something_is_told(target: ModuleType) -> None:
@@ -85,3 +85,16 @@ async def test_beside(target: ModuleType) -> None:
 async def test_no_such_measure(target: ModuleType) -> None:
     with pytest.raises(KeyError):
         await measure(target, Other(), "weight")
+
+
+async def test_what_the_machine_cannot_hold_is_not_tried(
+    target: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(target, "memory", lambda: 100)
+    rows = await measure(target, Other(), "echoes")
+    assert [bool(row["problem"]) for row in rows] == [False] * 3 + [True] * 3
+    assert rows[-1]["problem"] == "MemoryError: needs 1e-05 GB"
+
+
+def test_memory_of_this_machine(target: ModuleType) -> None:
+    assert target.memory() > 1e8
