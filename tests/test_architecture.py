@@ -27,7 +27,8 @@ LAYERS: dict[int, str] = {
     0: "academy toml_file process_table value debug home event stats state method "
     "trace call_options logging.context embedded.error embedded.port embedded.process "
     "link link.config link.address link.meter link.refusal link.admission "
-    "link.acceptor exchange exchange.stream exchange.inbox exchange.ports",
+    "link.acceptor exchange exchange.stream exchange.inbox exchange.ports "
+    "bench bench.interpreter bench.machine bench.rows bench.table",
     1: "identifier tag task loop describe logging.config link.frame link.folder "
     "link.security link.tally embedded.binary embedded.directory "
     "exchange.client_config exchange.verdict exchange.link_info exchange.deposit",
@@ -39,12 +40,12 @@ LAYERS: dict[int, str] = {
     3: "serialize socket logging logging.configs embedded link.protocol link.incoming "
     "header exchange.connection exchange.acl link.outgoing",
     4: "error_code runtime_config exchange.secret exchange.cipher exchange.server "
-    "exchange.backlog exchange.outbox "
+    "exchange.backlog exchange.outbox bench.case "
     "link.connection link.listener link.session link.gate "
     "exchange.reach",
     5: "body exchange.lease exchange.wake exchange.mailbox exchange.keyring link.peer "
-    "link.ends",
-    6: "message",
+    "link.ends bench.cases",
+    6: "message bench.suite",
     # Exchanges: the parts, the engine on Redis, and the three that users choose from.
     7: "exchange.transport exchange.ledger exchange.pending exchange.delivery_failure "
     "exchange.inlet link.handler",
@@ -80,12 +81,16 @@ LAYERS: dict[int, str] = {
     36: "closing",
     37: "fleet",
     38: "manager",
-    39: "process_config",
+    39: "process_config bench.programs bench.programs.agents bench.programs.connect "
+    "bench.programs.drain bench.programs.fan bench.programs.find bench.programs.floor "
+    "bench.programs.imports bench.programs.launch bench.programs.load "
+    "bench.programs.mailboxes bench.programs.target bench.programs.ways "
+    "bench.programs.worker",
     # What people run.
     40: "run demo demo.calls demo.data demo.screen cli.url cli.output",
     41: "demo.model demo.report cli.error",
     42: "demo.agents cli.execute cli.arguments cli.connection cli.lookup",
-    43: "demo.federation cli.ping cli.ps cli.call cli.server cli.secret",
+    43: "demo.federation cli.bench cli.ping cli.ps cli.call cli.server cli.secret",
     44: "demo.run cli.describe cli.links",
     45: "cli.demo",
     46: "cli.app",
@@ -121,15 +126,20 @@ PACKAGES = {
         "exchange.wake",
     },
     "cloudpickle": {"serialize", "capsule", "worker", "executor"},
-    "psutil": {"socket", "link.host"},
+    "psutil": {"socket", "link.host", "bench.programs"},
     "cryptography": {"exchange.cipher", "link.certificate"},
     "uvloop": {"worker"},
     "pydantic_core": {"value"},
-    "numpy": {"demo.data", "demo.model", "demo.agents"},
+    "numpy": {"demo.data", "demo.model", "demo.agents", "bench.programs"},
     "sklearn": {"demo.data"},
     "tomli_w": {"toml_file"},
     "typer": {"cli", "demo"},
     "rich": {"cli", "demo"},
+    # Run as scripts, these import each other by their bare names.
+    "agents": {"bench.programs"},
+    "load": {"bench.programs"},
+    "target": {"bench.programs"},
+    "ways": {"bench.programs"},
 }
 """Who may import a package: modules, or packages with all that is in them."""
 LAZY = {"cryptography", "psutil", "uvloop", "pydantic_core", "sklearn", "tomli_w"}

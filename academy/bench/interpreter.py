@@ -1,21 +1,22 @@
-"""Running programs in interpreters: ours, and that of a peer."""
+"""Running programs in interpreters: ours, and those of peers."""
 
 from __future__ import annotations
 
 import json
 import os
-import pathlib
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-ROOT = pathlib.Path(__file__).parent.parent
-PROGRAMS = pathlib.Path(__file__).parent / "programs"
+PROGRAMS = Path(__file__).parent / "programs"
+"""The programs that measure this package."""
 TIMEOUT = 120.0
-"""Seconds that a program may take."""
+"""Seconds that a program may take, unless it is said otherwise."""
+
+_HOME = Path(__file__).parent.parent.parent
 
 
 class ProgramError(Exception):
@@ -24,27 +25,33 @@ class ProgramError(Exception):
 
 @dataclass(frozen=True)
 class Interpreter:
-    """A Python and the `academy` that it finds.
+    """A Python, and where it finds modules.
 
     Attributes:
         python: Its executable.
-        import_path: Where it finds modules first; `None` for what is installed.
+        import_path: A directory that is searched first; `None` for what is installed.
     """
 
     python: str = sys.executable
-    import_path: pathlib.Path | None = ROOT
+    # A clone has the package beside its programs; what is installed is found anyway,
+    # and nothing beside it may hide modules of the standard library.
+    import_path: Path | None = None if _HOME.name.endswith("-packages") else _HOME
 
-    def run(self, program: str, settings: dict[str, Any]) -> list[dict[str, Any]]:
-        """Run a program of `bench/programs` and return the rows that it prints.
+    def run(
+        self, program: Path, settings: dict[str, Any], *, timeout: float = TIMEOUT
+    ) -> list[dict[str, Any]]:
+        """Run a program and return the rows that it prints.
 
-        The settings go to its standard input: they have a password in them.
+        Args:
+            program: A Python script.
+            settings: Go to its standard input: they have a password in them.
+            timeout: Seconds that it may take.
 
         Raises:
-            ProgramError: It failed, or it took longer than `TIMEOUT`.
+            ProgramError: It failed, or took too long.
         """
-        output = self._communicate(
-            [str(PROGRAMS / f"{program}.py")], json.dumps(settings)
-        )
+        text = json.dumps(settings)
+        output = self._communicate([str(program)], text, program.name, timeout)
         rows: list[dict[str, Any]] = json.loads(output.splitlines()[-1])
         return rows
 
@@ -54,19 +61,11 @@ class Interpreter:
         Raises:
             ProgramError: It failed, or it took longer than `TIMEOUT`.
         """
-        return self._communicate(["-P", "-c", code], "").strip()
+        return self._communicate(["-P", "-c", code], "", code, TIMEOUT).strip()
 
-    def time(self, code: str) -> float:
-        """Return the wall time in seconds of an interpreter that runs code and ends.
-
-        Raises:
-            ProgramError: The code failed, or it took longer than `TIMEOUT`.
-        """
-        begin = time.perf_counter()
-        self._communicate(["-P", "-c", code], "")
-        return time.perf_counter() - begin
-
-    def _communicate(self, arguments: list[str], text: str) -> str:
+    def _communicate(
+        self, arguments: list[str], text: str, what: str, timeout: float
+    ) -> str:
         process = subprocess.Popen(
             [self.python, *arguments],
             stdin=subprocess.PIPE,
@@ -76,15 +75,14 @@ class Interpreter:
             env=self._environment(),
             start_new_session=True,  # so that what it started can be ended with it
         )
-        what = pathlib.Path(arguments[0]).name if text else arguments[-1]
         try:
-            output, errors = process.communicate(text, timeout=TIMEOUT)
+            output, errors = process.communicate(text, timeout=timeout)
         except BaseException as e:
             os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
             if not isinstance(e, subprocess.TimeoutExpired):
                 raise
-            raise ProgramError(f"{what} took longer than {TIMEOUT:g} s") from None
+            raise ProgramError(f"{what} took longer than {timeout:g} s") from None
         if process.returncode != 0:
             reason = errors[-2000:].rstrip()
             raise ProgramError(

@@ -34,7 +34,12 @@ async def measure(settings: dict[str, Any]) -> list[dict[str, Any]]:
             assert await agent.pid() != os.getpid()
             seconds.append(time.perf_counter() - begin)
             await manager.shutdown(agent, blocking=True)
-    return [{"ready_ms": statistics.median(seconds) * 1000}]
+    return [
+        {
+            "executor": "SubprocessExecutor",
+            "ready_ms": statistics.median(seconds) * 1000,
+        }
+    ]
 
 
 if __name__ == "__main__":

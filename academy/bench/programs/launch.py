@@ -19,22 +19,31 @@ class Idle(Agent):
 
 
 async def measure(settings: dict[str, Any]) -> list[dict[str, Any]]:
-    count = settings["agents"]
+    import psutil
+
+    count, process = settings["agents"], psutil.Process()
     factory = HybridExchangeFactory.from_url(settings["url"], namespace=None)
     async with await Manager.from_exchange_factory(
         factory, EventLoopExecutor()
     ) as manager:
+        await (await manager.launch(Idle)).ping()  # what the first costs is no agent
+        memory, descriptors = process.memory_info().rss, process.num_fds()
         begin = time.perf_counter()
         handles = await asyncio.gather(*(manager.launch(Idle) for _ in range(count)))
         await asyncio.gather(*(handle.ping() for handle in handles))
-        ready = time.perf_counter()
+        launched = time.perf_counter() - begin
+        grown = process.memory_info().rss - memory
+        opened = process.num_fds() - descriptors
+        begin = time.perf_counter()
         await asyncio.gather(*(manager.shutdown(handle) for handle in handles))
-        ended = time.perf_counter()
+        ended = time.perf_counter() - begin
     return [
         {
             "agents": count,
-            "launched_per_s": count / (ready - begin),
-            "ended_per_s": count / (ended - ready),
+            "launched_per_s": count / launched,
+            "ended_per_s": count / ended,
+            "kib_each": grown / 1024 / count,
+            "fds_each": opened / count,
         }
     ]
 

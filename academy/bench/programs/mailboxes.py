@@ -10,8 +10,6 @@ import sys
 import time
 from typing import Any
 
-import psutil
-
 from academy.agent import Agent
 from academy.exchange import HybridExchangeFactory
 
@@ -27,6 +25,8 @@ async def take(request: Any) -> None:
 
 
 async def measure(settings: dict[str, Any]) -> list[dict[str, Any]]:
+    import psutil
+
     count = settings["mailboxes"]
     process = psutil.Process()
     factory = HybridExchangeFactory.from_url(settings["url"], namespace=None)
