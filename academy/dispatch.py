@@ -117,6 +117,7 @@ class Dispatcher:
         """
         self._context = contextvars.copy_context()
         self._context.run(continue_trace, None)
+        self._create_task = asyncio.get_running_loop().create_task
         kept, self._kept = self._kept, {}
         for key, message in kept.items():
             self._start(key, message, message.get_body())
@@ -134,7 +135,7 @@ class Dispatcher:
             # Whatever strangers may send, they get an answer.
             self._answer(message, damage_body(e))
             return
-        if isinstance(body, (ActionRequest, PingRequest)):
+        if type(body) is ActionRequest or type(body) is PingRequest:
             self._admit(message, body)
         elif isinstance(body, CancelRequest):
             self._cancel_for(message, body.target_tag)
@@ -204,7 +205,8 @@ class Dispatcher:
             return
 
     def _admit(self, message: Message[Any], body: _Admitted) -> None:
-        key = run_key(message.header)
+        header = message.header
+        key = header.src.uid.int, header.tag.int
         if key in self._running or key in self._kept:
             # Its answer answers both.
             self._unanswered -= 1
@@ -215,9 +217,8 @@ class Dispatcher:
             del self._cancelled_early[key]
             self._answer(message, ACTION_CANCELLED)
         else:
-            deadline = message.header.deadline
-            if deadline is not None and isinstance(body, ActionRequest):
-                self._deadlines.start(key, deadline)
+            if header.deadline is not None and type(body) is ActionRequest:
+                self._deadlines.start(key, header.deadline)
             if self._context is None:
                 self._kept[key] = message
             else:
@@ -229,27 +230,26 @@ class Dispatcher:
         self._answer(message, self._refusal or refusal)
 
     def _start(self, key: RunKey, message: Message[Any], body: _Admitted) -> None:
-        if isinstance(body, PingRequest):
+        if type(body) is PingRequest:
             self._answer(message, SUCCESS)
             return
+        assert self._context is not None and isinstance(body, ActionRequest)
         run = self._running[key] = ActionRun(key, message)
-        assert self._context is not None
         # A copy, for a context cannot be entered again while it is entered.
         context = self._context.copy()
         if message.header.traceparent is not None:
             context.run(continue_trace, message.header.traceparent)
         # Not by `Tasks`, whose callback costs a turn of the event loop per call.
         self._unfinished.add(run)
-        run.task = asyncio.get_running_loop().create_task(
-            self._run(run, body), name=f"{self._name}/{body.action}", context=context
-        )
+        work, name = self._run(run, body), f"{self._name}/{body.action}"
+        run.task = self._create_task(work, name=name, context=context)
 
     async def _run(self, run: ActionRun, request: ActionRequest) -> None:
         body: Response
         try:
             try:
-                timed = run.message.header.deadline is not None
-                if timed and self._deadlines.passed(run.key):
+                deadline = run.message.header.deadline
+                if deadline is not None and self._deadlines.passed(run.key):
                     body = deadline_body(run.message, "no")
                 else:
                     body = await self._responder.respond(run.message, request)

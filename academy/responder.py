@@ -23,7 +23,7 @@ from academy.exception import (
 )
 from academy.identifier import EntityId
 from academy.message import AcademyErrorResponse, ActionRequest, Message, Response
-from academy.serialize import check_allowed
+from academy.serialize import ALL_SERIALIZERS, allowed_deserializers, check_allowed
 
 Invoke: TypeAlias = Callable[
     [str, EntityId, tuple[Any, ...], dict[str, Any]], Awaitable[Any]
@@ -61,7 +61,8 @@ class Responder:
                 refusal = await self._authorization.refusal(request.action, message)
                 if refusal is not None:
                     return refusal
-            check_allowed(for_result, for_exception)
+            if allowed_deserializers.get() is not ALL_SERIALIZERS:
+                check_allowed(for_result, for_exception)
             args, kwargs = request.get_arguments()
         except asyncio.CancelledError:
             return _cancelled()

@@ -30,6 +30,8 @@ class OutgoingChannels:
         self._last = 0
         self._by_key: dict[ChannelKey, Outgoing] = {}
         self._by_number: dict[int, Outgoing] = {}
+        self.get = self._by_key.get
+        """Returns a channel that has not ended, by its key."""
 
     def __contains__(self, key: ChannelKey) -> bool:
         return key in self._by_key
@@ -40,10 +42,6 @@ class OutgoingChannels:
         out = Outgoing(self._last, key)
         self._by_key[key] = self._by_number[out.number] = out
         return out
-
-    def get(self, key: ChannelKey) -> Outgoing | None:
-        """Return a channel that has not ended."""
-        return self._by_key.get(key)
 
     def answered(self, number: int) -> Outgoing | None:
         """Return the channel that the peer speaks of; `None` if it has ended meanwhile.

@@ -18,6 +18,8 @@ logger = logging.getLogger(__name__)
 
 FLUSH_AT = 32
 """Frames that are written without waiting for others."""
+FEW = 2
+"""Frames that come together when there is no crowd: an answer, and a confirmation."""
 BUDGET = 256 * 1024
 """Bytes of large messages that are written in one turn of the event loop."""
 
@@ -129,7 +131,7 @@ class Peer:
         finally:
             self._reading = False
             self._settle_taken()
-        self._prompt = True
+        self._prompt = len(frames) <= FEW
         self.flush_soon()
 
     def _receive(self, frames: Sequence[Frame]) -> None:
@@ -198,10 +200,10 @@ class Peer:
     def flush_soon(self) -> None:
         """Write what the session has to send.
 
-        The first output after something was read is written at once, for an answer
-        should not wait; the rest is written together, in the next turn of the event
-        loop, for many messages should need few system calls; but not so many that the
-        peer has nothing to do meanwhile.
+        The first output after little was read is written at once, for an answer should
+        not wait; the rest is written together, in the next turn of the event loop, for
+        many messages should need few system calls; but not so many that the peer has
+        nothing to do meanwhile.
         """
         if self._flushing:
             if len(self.session.frames) >= FLUSH_AT:

@@ -9,6 +9,7 @@ import secrets
 import statistics
 import sys
 import time
+from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -17,6 +18,7 @@ from load import percentile
 from academy.link.address import Addresses, Endpoint
 from academy.link.channel import Event, Told
 from academy.link.config import LinkConfig
+from academy.link.frame import Buffer
 from academy.link.node import Node
 from academy.link.peer import Peer
 from academy.link.security import Security
@@ -52,6 +54,11 @@ class End:
             self.heard.set()
             if self._echo:
                 peer.session.tell(bytes(event.data))
+
+    def message(
+        self, peer: Peer, note: object, seq: int, segments: Sequence[Buffer]
+    ) -> None:
+        """Nothing goes on a channel here."""
 
     def link_up(self, peer: Peer) -> None:
         self.linked.set()

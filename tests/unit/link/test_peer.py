@@ -11,7 +11,7 @@ from academy.link.config import LinkConfig
 from academy.link.connection import Connection
 from academy.link.frame import Ack, Buffer, Control, Data, Frame, Open, Opened, Part
 from academy.link.parts import cut
-from academy.link.peer import BUDGET, FLUSH_AT, Peer
+from academy.link.peer import BUDGET, FEW, FLUSH_AT, Peer
 from academy.link.session import ChannelOffered, Event, Taken, Told
 from tests.unit.link.network import Changes, nothing_left
 from tests.unit.link.pair import channel_key, plain
@@ -232,6 +232,17 @@ class TestFlush:
             setup.peer.flush_soon()
         await setup.changes.until(lambda: len(setup.wire.writes) == 2)
         assert setup.wire.writes[1] == [Control(b"2"), Control(b"3")]
+
+    async def test_after_much_was_read_all_goes_together(self) -> None:
+        """Each has an answer coming, and one write for all costs least."""
+        setup = linked()
+        setup.peer.receive([Control(b"text")] * (FEW + 1))
+        for text in (b"1", b"2"):
+            setup.peer.session.tell(text)
+            setup.peer.flush_soon()
+        assert not setup.wire.writes
+        await setup.changes.until(lambda: len(setup.wire.writes) == 1)
+        assert setup.wire.frames == [Control(b"1"), Control(b"2")]
 
     async def test_many_at_a_time(self) -> None:
         """The peer should not be idle until all are there."""
