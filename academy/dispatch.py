@@ -233,7 +233,8 @@ class Dispatcher:
         if type(body) is PingRequest:
             self._answer(message, SUCCESS)
             return
-        assert self._context is not None and isinstance(body, ActionRequest)
+        assert self._context is not None
+        assert isinstance(body, ActionRequest)
         run = self._running[key] = ActionRun(key, message)
         # A copy, for a context cannot be entered again while it is entered.
         context = self._context.copy()
