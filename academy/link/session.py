@@ -284,7 +284,7 @@ class Session:
             budget: About how many bytes of large messages may go with them; their
                 parts go in turn, channel by channel.
         """
-        if self._confirmations.rides and self.has_output:
+        if self.has_output and self._confirmations.ride_with(len(self.frames)):
             self.acknowledge()
         frames, self.frames = self.frames, []
         if self._parts.messages:

@@ -9,6 +9,8 @@ from academy.link.frame import RemoteProtocolError
 
 SLACK = 2
 """How many times its window a peer may exceed before it is disconnected."""
+MANY = 8
+"""Frames with which an acknowledgement always rides along."""
 
 
 class ReceiveWindow:
@@ -71,9 +73,9 @@ class ReceiveWindow:
 class Confirmations:
     """What is to be acknowledged, and when.
 
-    Now and then an acknowledgement rides along with what is sent anyway. When there is
-    more to confirm, it waits until there is enough of it: handling one with each
-    message would cost a tenth of a call.
+    An acknowledgement rides along with many frames that are sent anyway, and now and
+    then with few: handling one with each message would cost a tenth of a call. Else it
+    waits until there is enough to confirm, or its time has come.
 
     Args:
         delay: Seconds that an acknowledgement may wait, and that lie between two that
@@ -91,13 +93,12 @@ class Confirmations:
         self._began = -math.inf
         self.due: float | None = None
         """When they are to be sent at the latest."""
-        self.rides = False
-        """Whether they are to be sent with the next frame."""
+        self._next_rides = False
 
     def add(self, channel: int, seq: int, freed: tuple[int, int], now: float) -> bool:
         """Note that messages were taken; return whether to confirm that at once."""
         if self.due is None:
-            self.rides = now >= self._began + self._delay
+            self._next_rides = now >= self._began + self._delay
             self._began = now
             self.due = now + self._delay
         self._marks[channel] = seq
@@ -105,6 +106,10 @@ class Confirmations:
         self._bytes += freed[1]
         messages, limit = self._limits
         return self._messages >= messages or self._bytes >= limit
+
+    def ride_with(self, frames: int) -> bool:
+        """Return whether they are to be sent along with so many frames."""
+        return self.due is not None and (self._next_rides or frames >= MANY)
 
     def discard(self, channel: int) -> None:
         """Forget a channel that has ended."""
@@ -124,4 +129,4 @@ class Confirmations:
         self._messages = 0
         self._bytes = 0
         self.due = None
-        self.rides = False
+        self._next_rides = False

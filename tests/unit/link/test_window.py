@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from academy.link.frame import RemoteProtocolError
-from academy.link.window import SLACK, Confirmations, ReceiveWindow
+from academy.link.window import MANY, SLACK, Confirmations, ReceiveWindow
 
 
 def test_taking_frees_bytes() -> None:
@@ -100,7 +100,7 @@ def confirmations() -> Confirmations:
 def test_nothing_to_confirm() -> None:
     waiting = confirmations()
     assert waiting.due is None
-    assert not waiting.rides
+    assert not waiting.ride_with(MANY)
     assert waiting.take() == []
 
 
@@ -120,9 +120,10 @@ def test_they_ride_along_now_and_then() -> None:
     rides = []
     for now in (1.0, 1.1, 1.49, 1.7, 2.3, 3.0):
         waiting.add(1, 1, (1, 1), now)
-        rides.append(waiting.rides)
+        rides.append(waiting.ride_with(1))
+        assert waiting.ride_with(MANY)
         waiting.take()
-        assert not waiting.rides
+        assert not waiting.ride_with(MANY)
     assert rides == [True, False, False, False, True, True]
 
 
