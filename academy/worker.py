@@ -19,11 +19,11 @@ import struct
 import sys
 import threading
 import time
-from collections.abc import Callable
 from typing import Any, BinaryIO
 
 from academy.capsule import RunSpec, WorkerFailure, unseal
 from academy.debug import set_academy_debug
+from academy.event_loop import LoopFactory, loop_factory
 from academy.logging.context import log_context
 from academy.runtime import Runtime
 
@@ -38,7 +38,6 @@ EXIT_ORPHANED = 70
 _ORPHAN_GRACE = 3.0
 _PARENT_POLL_MS = 1000
 
-LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
 _running: dict[Runtime[Any], asyncio.AbstractEventLoop] = {}
 """The agents that run in this process, with their event loops."""
@@ -103,16 +102,16 @@ def _run_capsule(capsule: bytes) -> None:
         spec = unseal(capsule)
         if spec.debug:
             set_academy_debug(True)
-        _run(spec, worker_loop_factory())
+        _run(spec, loop_factory())
     except Exception as e:
         logger.exception("An agent failed on its worker.")
         raise WorkerFailure.wrap(e) from e
 
 
-def _run(spec: RunSpec, loop_factory: LoopFactory) -> None:
+def _run(spec: RunSpec, new_loop: LoopFactory) -> None:
     # With a factory the runner leaves the thread's current event loop alone, and its
     # own run() is avoided because that handles SIGINT.
-    with asyncio.Runner(loop_factory=loop_factory) as runner:
+    with asyncio.Runner(loop_factory=new_loop) as runner:
         loop = runner.get_loop()
         task = loop.create_task(run_agent(spec))
         try:
@@ -123,19 +122,6 @@ def _run(spec: RunSpec, loop_factory: LoopFactory) -> None:
             if task.cancel():
                 loop.run_until_complete(asyncio.wait([task]))
             raise
-
-
-def worker_loop_factory() -> LoopFactory:
-    """Return what makes event loops in processes that belong to an agent."""
-    if os.environ.get("ACADEMY_UVLOOP") != "0":
-        try:
-            import uvloop
-        except ImportError:
-            pass
-        else:
-            new_event_loop: LoopFactory = uvloop.new_event_loop
-            return new_event_loop
-    return asyncio.new_event_loop
 
 
 def main() -> int:

@@ -29,8 +29,8 @@ LAYERS: dict[int, str] = {
     "link link.config link.address link.meter link.refusal link.admission "
     "link.acceptor exchange exchange.stream exchange.inbox exchange.ports "
     "bench bench.interpreter bench.machine bench.rows bench.table",
-    1: "identifier tag task loop describe logging.config link.frame link.folder "
-    "link.security link.tally embedded.binary embedded.directory "
+    1: "identifier tag task loop event_loop describe logging.config link.frame "
+    "link.folder link.security link.tally embedded.binary embedded.directory "
     "exchange.client_config exchange.verdict exchange.link_info exchange.deposit",
     2: "exception simple_socket embedded.server exchange.keys exchange.credential "
     "logging.recommended logging.helpers logging.configs.base logging.configs.console "
@@ -128,7 +128,7 @@ PACKAGES = {
     "cloudpickle": {"serialize", "capsule", "worker", "executor"},
     "psutil": {"socket", "link.host", "bench.programs"},
     "cryptography": {"exchange.cipher", "link.certificate"},
-    "uvloop": {"worker"},
+    "uvloop": {"event_loop"},
     "pydantic_core": {"value"},
     "numpy": {"demo.data", "demo.model", "demo.agents", "bench.programs"},
     "sklearn": {"demo.data"},

@@ -92,6 +92,8 @@ class Interpreter:
 
     def _environment(self) -> dict[str, str]:
         environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+        # All have the event loop of asyncio itself, so that they can be compared.
+        environment.setdefault("ACADEMY_UVLOOP", "0")
         if self.import_path is not None:
             environment["PYTHONPATH"] = str(self.import_path)
         return environment
