@@ -175,11 +175,12 @@ class Server:
             except CredentialError:
                 await self._client.aclose()
                 raise
-            except AuthenticationError as e:
+            except (AuthenticationError, NoPermissionError) as e:
                 await self._client.aclose()
                 raise AuthenticationError(
                     f"The Redis server at {self.info.hostname}:{self.info.port} "
-                    f"refused the login ({e}): check user name and password."
+                    f"refused the login ({e}): check user name and password, and the "
+                    "user's rights (`academy server --acl`)."
                 ) from e
             except (ConnectionError, TimeoutError, OSError, BusyLoadingError) as e:
                 if _is_stranger(e):
@@ -207,6 +208,8 @@ class Server:
             hello: Any = await self._client.execute_command("HELLO")  # type: ignore[no-untyped-call]
             found = hello[b"version"].decode()
             version = tuple(int(n) for n in found.split(".")[:2])
+        except NoPermissionError:
+            raise
         except (
             ResponseError,
             InvalidResponse,
