@@ -98,6 +98,17 @@ async def test_agents_call_each_other(
     assert manager.running() == set()
 
 
+@everywhere
+async def test_collections_are_short_in_workers(
+    factory: HybridExchangeFactory, make: Callable[[], Executor | None], request: Any
+) -> None:
+    """What a worker has loaded is not looked at again; a program's own objects are."""
+    async with await Manager.from_exchange_factory(factory, make()) as manager:
+        counter = await manager.launch(Counter)
+        frozen = await within(30, counter.frozen())
+    assert (frozen > 1000) is (request.node.callspec.id in PROCESSES)
+
+
 @in_processes
 async def test_instances_travel(
     factory: HybridExchangeFactory, make: Callable[[], Executor]
