@@ -7,7 +7,6 @@ import contextlib
 import contextvars
 import logging
 from collections.abc import Coroutine, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
@@ -30,6 +29,7 @@ from academy.serialize import (
     default_serializer,
 )
 from academy.task import Tasks, contain
+from academy.threads import LazyThreadPool
 
 __all__ = ["Runtime", "RuntimeConfig"]
 
@@ -114,8 +114,8 @@ class Runtime(Generic[AgentT], NoPickleMixin):
         self._loop_tasks: list[asyncio.Task[None]] = []
         self._children = Tasks(name, on_error=self._child_failed)
         self._child_tasks: dict[asyncio.Task[None], Runtime[Any]] = {}
-        self._executor = ThreadPoolExecutor(
-            self.config.max_sync_concurrency, thread_name_prefix=f"{name}-sync"
+        self._executor = LazyThreadPool(
+            self.config.max_sync_concurrency, f"{name}-sync"
         )
         self._client: AgentExchangeClient[AgentT, Any] | None = None
         self._tokens: list[contextvars.Token[Any]] = []

@@ -27,7 +27,8 @@ LAYERS: dict[int, str] = {
     0: "academy toml_file process_table value debug home event stats state method "
     "trace call_options logging.context embedded.error embedded.port embedded.process "
     "link link.config link.address link.meter link.refusal link.admission "
-    "link.acceptor exchange exchange.stream exchange.inbox exchange.ports",
+    "link.acceptor exchange exchange.stream exchange.inbox exchange.ports "
+    "exchange.silence threads",
     1: "identifier tag task loop describe logging.config link.frame link.folder "
     "link.security link.tally embedded.binary embedded.directory "
     "exchange.client_config exchange.verdict exchange.link_info exchange.deposit",
@@ -49,12 +50,13 @@ LAYERS: dict[int, str] = {
     "link.node",
     8: "exchange.local_state exchange.mailbox_status exchange.registry "
     "exchange.bound exchange.directory link.host",
-    9: "exchange.client exchange.sources exchange.queues exchange.line exchange.probe",
+    9: "exchange.client exchange.grace exchange.sources exchange.queues exchange.line "
+    "exchange.probe",
     10: "exchange.factory exchange.courier",
     11: "exchange.router",
     12: "exchange.audit",
     13: "exchange.receiver exchange.detector",
-    14: "exchange.links",
+    14: "exchange.links exchange.taker",
     15: "exchange.inspector",
     16: "exchange.engine",
     17: "exchange.engines",

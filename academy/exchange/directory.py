@@ -77,12 +77,14 @@ class Binding(NamedTuple):
         mro: Class names of the agent, nearest first.
         clean: The incarnations before it of which it is known what they took, for
             they closed cleanly, one after the other.
+        waiting: Whether there are messages in its queue.
     """
 
     inc: int
     marks: dict[str, Mark]
     mro: tuple[str, ...]
     clean: range
+    waiting: bool
 
 
 class Location(NamedTuple):
@@ -140,7 +142,8 @@ class Directory:
         check_reply(uid, reply)
         since, closed = int(reply[4]), int(reply[5])
         clean = range(since, closed + 1) if closed else range(0)
-        return Binding(int(reply[1]), parse_marks(reply[2]), _classes(reply[3]), clean)
+        marks, mro = parse_marks(reply[2]), _classes(reply[3])
+        return Binding(int(reply[1]), marks, mro, clean, int(reply[6]) > 0)
 
     async def reassert(
         self,

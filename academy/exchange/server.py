@@ -36,6 +36,7 @@ from redis.exceptions import (
 from academy.exception import ExchangeError
 from academy.exchange.connection import RedisConnectionInfo, async_client
 from academy.exchange.credential import CredentialError
+from academy.exchange.silence import Silence
 from academy.task import Tasks
 
 logger = logging.getLogger(__name__)
@@ -146,11 +147,12 @@ class Server:
         self._arrived = asyncio.Event()
         self._hashes: dict[str, str] = {}
         self._tasks = Tasks("redis-commands")
-        self._last_reply = 0.0
-        self._asked_since: float | None = None
+        self._silence = Silence()
         self._closed = False
         self.commands = 0
         """How many commands were sent, for tests and statistics."""
+        self.trips = 0
+        """In how many round trips they were answered."""
 
     async def open(self) -> None:
         """Connect and check the server.
@@ -230,8 +232,7 @@ class Server:
     @property
     def away(self) -> bool:
         """Whether the server has not answered for a second what it was asked."""
-        now = asyncio.get_running_loop().time()
-        return self._asked_since is not None and now - self._asked_since > 1.0
+        return self._silence.seconds > 1.0
 
     async def call(
         self,
@@ -278,10 +279,11 @@ class Server:
         Raises:
             ServerUnavailableError: The server answered nobody for so many seconds.
         """
-        start = asyncio.get_running_loop().time()
+        trips, quiet = self.trips, 0.0
         while not (await asyncio.wait([future], timeout=stall / 4))[0]:
-            quiet_since = self._asked_since or max(start, self._last_reply)
-            if asyncio.get_running_loop().time() - quiet_since > stall:
+            quiet = quiet + stall / 4 if trips == self.trips else 0.0
+            trips = self.trips
+            if max(quiet, self._silence.seconds) > stall:
                 future.cancel()
                 raise ServerUnavailableError(True, f"no answer for {stall:g} s")
 
@@ -289,6 +291,7 @@ class Server:
         """Close the connection. What has no answer fails. Idempotent."""
         self._closed = True
         await self._tasks.cancel()
+        self._silence.end()
         for command in self._queue:
             self._fail(command, "the client was closed")
         self._queue.clear()
@@ -303,7 +306,7 @@ class Server:
             batch = self._next_batch()
             if not batch:
                 continue
-            self._asked_since = self._asked_since or asyncio.get_running_loop().time()
+            self._silence.begin()
             try:
                 replies = await self._send(batch)
             except _TRANSIENT as e:
@@ -315,6 +318,7 @@ class Server:
                 continue
             except Exception as e:
                 logger.exception("A batch of commands failed")
+                self._silence.end()
                 for command in batch:
                     self._fail(command, f"{type(e).__name__}: {e}")
                 continue
@@ -324,8 +328,8 @@ class Server:
             if attempt:
                 logger.info("The Redis server is back")
             attempt = 0
-            self._last_reply = asyncio.get_running_loop().time()
-            self._asked_since = None
+            self.trips += 1
+            self._silence.end()
             for command, reply in zip(batch, replies, strict=True):
                 self._answer(command, reply)
             # They may be large, and the next ones may be long in coming.

@@ -13,7 +13,7 @@ from academy.exception import (
     PeerUnreachableError,
     RequestLostError,
 )
-from academy.exchange import audit
+from academy.exchange import audit, grace
 from academy.exchange.bound import BoundMailbox
 from academy.exchange.connection import RedisConnectionInfo
 from academy.exchange.engine import Engine
@@ -44,6 +44,7 @@ def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(audit, "INTERVAL", 0.1)
     monkeypatch.setattr(audit, "PROBE_AGE", 0.3)
     monkeypatch.setattr(audit, "GRACE", 0.1)
+    monkeypatch.setattr(grace, "GRACE", 0.1)
     monkeypatch.setattr(audit, "RECHECK", 0.03)
     monkeypatch.setattr(audit, "STATS_TIMEOUT", 0.5)
 
