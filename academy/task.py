@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any, TypeVar
 
 from academy.debug import get_academy_debug
@@ -203,3 +203,26 @@ async def contain(what: str, work: Awaitable[None]) -> None:
         raise
     except BaseException as e:
         raise RuntimeError(f"{what} raised {type(e).__name__}: {e}") from e
+
+
+async def take_steps(steps: Iterable[Callable[[], Awaitable[object] | None]]) -> None:
+    """Take steps one after the other, each however the ones before it have ended.
+
+    Cancelling goes on with the next step.
+
+    Args:
+        steps: Plain or coroutine functions.
+
+    Raises:
+        BaseException: What the first step that failed has raised, cancellation too.
+    """
+    failure: BaseException | None = None
+    for step in steps:
+        try:
+            work = step()
+            if work is not None:
+                await work
+        except BaseException as e:
+            failure = failure or e
+    if failure is not None:
+        raise failure

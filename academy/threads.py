@@ -55,3 +55,7 @@ class LazyThreadPool(ThreadPoolExecutor):
             made = self._made
         if made:
             super().shutdown(wait, cancel_futures=cancel_futures)
+
+    def abandon(self) -> None:
+        """Take no more calls; those that run end by themselves. Idempotent."""
+        self.shutdown(wait=False, cancel_futures=True)

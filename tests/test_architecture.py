@@ -37,7 +37,7 @@ LAYERS: dict[int, str] = {
     "logging.configs.file logging.configs.jsonpool logging.configs.multi "
     "link.certificate link.handshake link.window link.reader link.parts link.channel",
     3: "serialize socket logging logging.configs embedded link.protocol link.incoming "
-    "header exchange.connection exchange.acl",
+    "header exchange.connection exchange.acl exchange.version",
     4: "error_code runtime_config exchange.secret exchange.cipher exchange.server "
     "exchange.backlog exchange.outbox "
     "link.connection link.listener link.session link.gate "
@@ -116,6 +116,7 @@ PACKAGES = {
         "exchange.connection",
         "exchange.credential",
         "exchange.server",
+        "exchange.version",
         "exchange.lease",
         "exchange.wake",
     },

@@ -95,9 +95,11 @@ class Lines:
         self._by_box: dict[BoundMailbox, set[Line]] = {}
         self._by_dest: dict[uuid.UUID, set[Line]] = {}
         self._by_process: dict[bytes, set[Line]] = {}
+        self._newest: dict[uuid.UUID, int] = {}
 
     def add(self, line: Line) -> None:
         """Enter a line that no process is known for."""
+        line.known = max(line.known, self._newest.get(line.dest.uid, 0))
         self._by_key[line.key] = line
         self._by_box.setdefault(line.box, set()).add(line)
         self._by_dest.setdefault(line.dest.uid, set()).add(line)
@@ -107,6 +109,8 @@ class Lines:
         self._by_key.pop(line.key, None)
         _discard(self._by_box, line.box, line)
         _discard(self._by_dest, line.dest.uid, line)
+        if line.dest.uid not in self._by_dest:
+            self._newest.pop(line.dest.uid, None)
         _discard(self._by_process, line.process, line)
 
     def place(self, line: Line, process: bytes) -> None:
@@ -131,6 +135,17 @@ class Lines:
     def to(self, dest: uuid.UUID) -> list[Line]:
         """Return the lines to a mailbox."""
         return list(self._by_dest.get(dest, ()))
+
+    def outdated(self, dest: uuid.UUID, inc: int) -> list[Line]:
+        """Return the lines to a mailbox if they have not heard of an incarnation yet.
+
+        Every message tells an incarnation of its sender, to which thousands of
+        mailboxes may have lines: they are looked through only for a new one.
+        """
+        if inc <= self._newest.get(dest, 0) or dest not in self._by_dest:
+            return []
+        self._newest[dest] = inc
+        return self.to(dest)
 
     def at(self, process: bytes) -> list[Line]:
         """Return the lines to mailboxes that are in a process, as far as is known."""

@@ -91,6 +91,8 @@ class Links:
         self._tasks = Tasks("exchange-links")
         self._where: dict[uuid.UUID, bytes] = {}
         self._addresses: dict[bytes, Addresses] = {}
+        self._many_addresses = 16
+        """How many there may be until those that nobody uses are dropped."""
         self._seeking: dict[uuid.UUID, float] = {}
         self.node = node(self)
         self._sources = Sources(directory, self.node.process, by_uid)
@@ -177,10 +179,11 @@ class Links:
             self._use(line, process)
 
     def _forget_unused(self) -> None:
+        if len(self._addresses) <= self._many_addresses:
+            return
         used = {*self._where.values(), *self.node.peers}
-        if len(self._addresses) > 2 * len(used) + 16:
-            kept = {p: a for p, a in self._addresses.items() if p in used}
-            self._addresses = kept
+        kept = {p: a for p, a in self._addresses.items() if p in used}
+        self._addresses, self._many_addresses = kept, 2 * len(kept) + 16
 
     def _use(self, line: Line, process: bytes) -> None:
         """Have a line go by the link to a process; dial that if there is none."""

@@ -23,13 +23,11 @@ from redis.exceptions import (
     AuthenticationError,
     BusyLoadingError,
     ConnectionError,
-    InvalidResponse,
     NoPermissionError,
     NoScriptError,
     OutOfMemoryError,
     ReadOnlyError,
     RedisError,
-    ResponseError,
     TimeoutError,
 )
 
@@ -37,11 +35,11 @@ from academy.exception import ExchangeError
 from academy.exchange.connection import RedisConnectionInfo, async_client
 from academy.exchange.credential import CredentialError
 from academy.exchange.silence import Silence
+from academy.exchange.version import IncompatibleServerError, check_version
 from academy.task import Tasks
 
 logger = logging.getLogger(__name__)
 
-MINIMUM_VERSION = (7, 0)
 COMMAND_TIMEOUT = 5.0
 BATCH_COMMANDS = 256
 BATCH_BYTES = 4 << 20
@@ -74,10 +72,6 @@ class ServerUnavailableError(ExchangeError):
 
     def __reduce__(self) -> Any:
         return type(self), (self.attempted, self.detail)
-
-
-class IncompatibleServerError(ExchangeError):
-    """The server lacks commands that the exchange needs."""
 
 
 @functools.cache
@@ -147,7 +141,8 @@ class Server:
         self._arrived = asyncio.Event()
         self._hashes: dict[str, str] = {}
         self._tasks = Tasks("redis-commands")
-        self._silence = Silence()
+        self._silence = Silence(self._lose_patience)
+        self._hasty: dict[Command, float] = {}
         self._closed = False
         self.commands = 0
         """How many commands were sent, for tests and statistics."""
@@ -167,14 +162,15 @@ class Server:
         """
         deadline = asyncio.get_running_loop().time() + 4.0
         attempt = 0
+        where = f"{self.info.hostname}:{self.info.port}"
         # Now, since later there may be no file descriptor left to read them.
         scripts()
         while True:
             try:
                 async with asyncio.timeout_at(deadline):
-                    await self._check_version()
+                    await check_version(self._client, where)
                 break
-            except CredentialError:
+            except (CredentialError, IncompatibleServerError):
                 await self._client.aclose()
                 raise
             except AuthenticationError as e:
@@ -204,31 +200,6 @@ class Server:
                 await asyncio.sleep(pause)
         self._tasks.spawn(self._pump(), name="redis-commands")
 
-    async def _check_version(self) -> None:
-        try:
-            hello: Any = await self._client.execute_command("HELLO")  # type: ignore[no-untyped-call]
-            found = hello[b"version"].decode()
-            version = tuple(int(n) for n in found.split(".")[:2])
-        except (
-            ResponseError,
-            InvalidResponse,
-            LookupError,
-            TypeError,
-            ValueError,
-            AttributeError,
-        ) as e:
-            await self._client.aclose()
-            raise IncompatibleServerError(
-                f"{self.info.hostname}:{self.info.port} does not answer as Redis 7 "
-                f"does ({e}). Use Redis >= 7.0 or Valkey."
-            ) from e
-        if version < MINIMUM_VERSION:
-            await self._client.aclose()
-            raise IncompatibleServerError(
-                f"{self.info.hostname}:{self.info.port} runs version {found}; the "
-                "exchange needs Redis >= 7.0 or Valkey."
-            )
-
     @property
     def away(self) -> bool:
         """Whether the server has not answered for a second what it was asked."""
@@ -257,10 +228,14 @@ class Server:
             ServerFullError: The server has no memory left.
             ExchangeError: It refused the script.
         """
-        reply = self.submit(name, *arguments, timeout=timeout).future
-        if stall is not None:
-            await self.while_answering(reply, stall)
-        return await reply
+        command = self.submit(name, *arguments, timeout=timeout)
+        if stall is None:
+            return await command.future
+        self._hasty[command] = stall
+        try:
+            return await command.future
+        finally:
+            del self._hasty[command]
 
     def submit(self, name: str, *arguments: Argument, timeout: float) -> Command:
         """Put a call in line, behind all that were made before."""
@@ -334,6 +309,11 @@ class Server:
                 self._answer(command, reply)
             # They may be large, and the next ones may be long in coming.
             del batch, replies, command, reply
+
+    def _lose_patience(self, silence: float) -> None:
+        for command, stall in list(self._hasty.items()):
+            if silence > stall:
+                self._fail(command, f"no answer for {stall:g} s")
 
     def _next_batch(self) -> list[Command]:
         batch: list[Command] = []

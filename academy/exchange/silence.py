@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 TICK = 0.1
 """Seconds between two looks."""
@@ -13,9 +14,13 @@ class Silence:
 
     What counts is the time in which the loop could have read one: while it is busy
     with thousands of tasks, answers wait in its socket, and nobody is silent.
+
+    Args:
+        on_tick: Called from time to time while it lasts, with its seconds.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, on_tick: Callable[[float], None]) -> None:
+        self._on_tick = on_tick
         self.seconds = 0.0
         """How long the silence lasts; 0 when nothing was asked."""
         self._timer: asyncio.TimerHandle | None = None
@@ -34,3 +39,4 @@ class Silence:
     def _tick(self) -> None:
         self.seconds += TICK
         self._timer = asyncio.get_running_loop().call_later(TICK, self._tick)
+        self._on_tick(self.seconds)

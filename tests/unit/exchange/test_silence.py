@@ -16,7 +16,8 @@ def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_counts_from_the_question_to_the_answer() -> None:
-    quiet = Silence()
+    ticks: list[float] = []
+    quiet = Silence(ticks.append)
     assert quiet.seconds == 0.0
     quiet.begin()
     await until(lambda: quiet.seconds > 0.02)
@@ -27,10 +28,12 @@ async def test_counts_from_the_question_to_the_answer() -> None:
     quiet.end()
     await asyncio.sleep(0.03)
     assert quiet.seconds == 0.0
+    assert len(ticks) >= 3
+    assert ticks == sorted(ticks)
 
 
 async def test_a_busy_loop_is_no_silence() -> None:
-    quiet = Silence()
+    quiet = Silence(lambda seconds: None)
     quiet.begin()
     time.sleep(0.3)  # noqa: ASYNC251 - that is what is tested
     await asyncio.sleep(0)
