@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Generic, Protocol, Self
@@ -162,11 +163,9 @@ class BatchLauncher:
                 await self._launcher.launch(spec, registration)
                 started += 1
         except Exception as e:
-            for registration in registrations[started:]:
-                await self._launcher.abandon(
-                    registration.agent_id,
-                    f"its batch could not be launched: {type(e).__name__}: {e}",
-                )
+            reason = f"its batch could not be launched: {type(e).__name__}: {e}"
+            left = [registration.agent_id for registration in registrations[started:]]
+            await asyncio.gather(*(self._launcher.abandon(a, reason) for a in left))
             raise
 
     def _check_open(self) -> None:

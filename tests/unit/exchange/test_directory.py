@@ -118,7 +118,8 @@ async def test_many_at_once(
     records = await directory.lookup([*agents, AgentId.new()])
     assert [r.name for r in records] == [*map(str, range(30)), None]
     assert len(await directory.discover("m.A", allow_subclasses=True)) == 30
-    assert commands.commands == 5 + 5 + 1
+    assert commands.commands == 5 + 5 + (1 + 5)
+    assert commands.trips == 4
 
 
 async def test_registering_again_changes_nothing_of_the_owner(
@@ -369,6 +370,7 @@ async def test_discovery_by_the_class_itself(
     derived: AgentId[Any] = AgentId.new()
     await directory.register([(agent, ("m.A", AGENT)), (derived, ("m.B", "m.A"))])
     assert await directory.discover("m.A", allow_subclasses=False) == [agent]
+    assert await directory.discover("m.B", allow_subclasses=False) == [derived]
     assert set(await directory.discover("m.A", allow_subclasses=True)) == {
         agent,
         derived,
