@@ -10,7 +10,18 @@ from typing import Any
 
 from academy.embedded import EmbeddedServer
 from bench.interpreter import Interpreter
-from bench.rows import Calls, Drain, Import, Launch, Link, Mailboxes, Worker
+from bench.rows import (
+    Calls,
+    Directory,
+    Discover,
+    Drain,
+    Import,
+    Launch,
+    Link,
+    Mailboxes,
+    Many,
+    Worker,
+)
 
 IN_FLIGHT = [1, 16, 64]
 OURS = "hybrid, two processes"
@@ -110,6 +121,32 @@ def mailboxes(bench: Bench) -> list[Mailboxes]:
     return [Mailboxes(**row) for row in bench.ours.run("mailboxes", settings)]
 
 
+def many(bench: Bench) -> list[Many]:
+    """Measure thousands of agents in one process, in both places they can be."""
+    rows = []
+    for apart, loop in ((False, "the manager's"), (True, "their own")):
+        for agents in [1_000] if bench.quick else [1_000, 10_000]:
+            settings = bench.settings(agents=agents, apart=apart)
+            rows += [Many(loop, **row) for row in bench.ours.run("many", settings)]
+    return rows
+
+
+def discover(bench: Bench) -> list[Discover]:
+    """Measure how long it takes to find a few agents among many."""
+    settings = bench.settings(registered=_sizes(bench), matches=[1, 30], repeats=20)
+    return [Discover(**row) for row in bench.ours.run("discover", settings)]
+
+
+def directory(bench: Bench) -> list[Directory]:
+    """Measure single operations when few or many mailboxes are registered."""
+    settings = bench.settings(registered=_sizes(bench), repeats=100)
+    return [Directory(**row) for row in bench.ours.run("directory_curve", settings)]
+
+
+def _sizes(bench: Bench) -> list[int]:
+    return [100, 1_000] if bench.quick else [100, 1_000, 10_000, 100_000]
+
+
 def connect(bench: Bench) -> list[Link]:
     """Measure what it takes to link two processes, in clear and encrypted."""
     settings = bench.settings(links=30 if bench.quick else 200)
@@ -140,6 +177,9 @@ CASES: dict[str, Case] = {
     "drain": Case(drain, rounds=3),
     "launch": Case(launch, rounds=3),
     "mailboxes": Case(mailboxes, rounds=3),
+    "many": Case(many, rounds=3),
+    "discover": Case(discover, rounds=3),
+    "directory": Case(directory, rounds=3),
     "connect": Case(connect, rounds=3),
     "worker": Case(worker, rounds=3),
 }

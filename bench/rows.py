@@ -61,6 +61,47 @@ class Mailboxes:
 
 
 @dataclass(frozen=True)
+class Many:
+    """Agents in one process: how fast they start, answer for the first time and again,
+    what they have cost when they have started and when all have answered, and how long
+    they take to close. Where they share the event loop of their manager, or have one of
+    their own, both ends of each call are in the process."""
+
+    event_loop: str
+    agents: int
+    launched_per_s: float
+    first_calls_per_s: float
+    calls_per_s: float
+    started_kb_each: float
+    answered_kb_each: float
+    fds_each: float
+    close_s: float
+    keys_left: int
+
+
+@dataclass(frozen=True)
+class Discover:
+    """Agents of one class that are found among all that are registered."""
+
+    registered: int
+    matches: int
+    found_ms: float
+
+
+@dataclass(frozen=True)
+class Directory:
+    """Operations, one at a time, when so many mailboxes are registered; and the memory
+    of the server then."""
+
+    registered: int
+    register_us: float
+    bind_us: float
+    lookup_us: float
+    ping_us: float
+    server_mb: float
+
+
+@dataclass(frozen=True)
 class Worker:
     """From the launch of an agent in a new process to its first answer."""
 
