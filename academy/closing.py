@@ -56,7 +56,7 @@ class Closing:
         try:
             async with asyncio.timeout(self._timeout):
                 await asyncio.gather(*map(request_shutdown, self._supervisors))
-                await asyncio.wait([s.task for s in self._supervisors])
+                await asyncio.wait([s.ended for s in self._supervisors])
         except TimeoutError:
             logger.debug("The agents' time to shut down is over.")
         finally:
@@ -87,10 +87,10 @@ class Closing:
             )
         for pool in {s.pool for s in supervisors}:
             pool.kill()
-        await asyncio.wait([s.task for s in supervisors], timeout=CANCEL_GRACE)
+        await asyncio.wait([s.ended for s in supervisors], timeout=CANCEL_GRACE)
         for supervisor in supervisors:
             if supervisor.running:
-                supervisor.task.cancel()
+                supervisor.give_up()
                 self._stuck.append(supervisor)
 
     async def _close_pool(self, pool: Pool) -> Any:

@@ -150,16 +150,15 @@ class BatchLauncher:
         """
         self._check_open()
         self._closed = True
+        queued, self._queued = self._queued, []
         registrations = await self._launcher.register(
-            [(spec.agent_type, spec.name) for spec, _ in self._queued]
+            [(spec.agent_type, spec.name) for spec, _ in queued]
         )
-        for (_, handle), registration in zip(self._queued, registrations, strict=True):
+        for (_, handle), registration in zip(queued, registrations, strict=True):
             handle._bind(registration.agent_id)
         started = 0
         try:
-            for (spec, _), registration in zip(
-                self._queued, registrations, strict=True
-            ):
+            for (spec, _), registration in zip(queued, registrations, strict=True):
                 await self._launcher.launch(spec, registration)
                 started += 1
         except Exception as e:

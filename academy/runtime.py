@@ -172,7 +172,7 @@ class Runtime(Generic[AgentT], NoPickleMixin):
                 several of them as an `ExceptionGroup`.
         """
         async with self:
-            await self.wait_shutdown()
+            await self._shutdown_event.wait()
 
     def signal_shutdown(
         self, *, expected: bool = True, terminate: bool | None = None

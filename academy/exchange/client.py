@@ -54,8 +54,8 @@ class ExchangeClient(Registry[ExchangeTransportT], abc.ABC):
         self, transport: ExchangeTransportT, config: ExchangeClientConfig
     ) -> None:
         super().__init__(transport, config)
-        self._tasks = Tasks(f"exchange-client-{transport.mailbox_id}")
-        self._sends = Tasks(f"exchange-client-{transport.mailbox_id}")
+        name = f"exchange-client-{transport.mailbox_id}"
+        self._tasks, self._sends = Tasks(name), Tasks(name)
         self._pending = Pending()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ended: Exception | None = None

@@ -110,6 +110,8 @@ class Engine:
             self._mailbox_gone,
             self._restore,
         )
+        # Bound once, and not for each of many mailboxes.
+        self._want, self._bounce = self._taker.want, self._receiver.bounce
         self._detector = FailureDetector(self.directory, self.courier, self.auditor)
         self._lease = Lease(info, keys.prefix, self.process, self._lease_lost)
         self.links: Links | None = None
@@ -220,7 +222,7 @@ class Engine:
             )
         finally:
             told = self._binding.pop(key, True)
-        parts = Received(inc, marks), self._taker.want, clean, self._receiver.bounce
+        parts = Received(inc, marks), self._want, clean, self._bounce
         box = BoundMailbox(uid, mro, inc, *parts, self._backlog)
         box.dirty = waiting or told
         former = self.boxes.get(uid)
