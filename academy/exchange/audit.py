@@ -182,10 +182,24 @@ class Auditor:
                 due[pair] = self._due.get(pair, first)
                 if due[pair] <= now:
                     due[pair] = now + INTERVAL
-                    work.append((box, dest, requests))
+                    if not self._known_directly(box, requests, now):
+                        work.append((box, dest, requests))
         self._due = due
         self._not_before = {p: t for p, t in self._not_before.items() if t > now}
         await asyncio.gather(*(self._audit(*item) for item in work))
+
+    def _known_directly(
+        self, box: BoundMailbox, requests: list[Awaited], now: float
+    ) -> bool:
+        """Return whether the books need not be asked about requests yet.
+
+        Their destination has them on a link, which would tell if it ended.
+        """
+        return all(
+            now - awaited.since < PROBE_AGE
+            and self._courier.lines.has_directly(box, awaited)
+            for awaited in requests
+        )
 
     async def _audit(
         self, box: BoundMailbox, dest: EntityId, requests: list[Awaited]

@@ -13,7 +13,7 @@ from msgspec import Struct
 from academy.exchange.bound import BoundMailbox
 from academy.exchange.ledger import Awaited
 from academy.exchange.outbox import Outbox, Parcel
-from academy.exchange.stream import REPLIES
+from academy.exchange.stream import REPLIES, REQUESTS
 from academy.identifier import EntityId
 from academy.link.channel import ChannelKey
 from academy.link.peer import Peer
@@ -167,9 +167,20 @@ class Lines:
             dest: The other one.
             inc: The incarnation; 0 for any.
         """
-        lines = [line for line in self.to(dest.uid) if line.box is box]
+        keys = (
+            ChannelKey(box.uid.uid, box.inc, dest.uid, lane)
+            for lane in (REQUESTS, REPLIES)
+        )
+        lines = [line for line in map(self._by_key.get, keys) if line is not None]
         linked = {line.outbox.incarnation for line in lines} - {0}
         return bool(linked) if inc == 0 else inc in linked
+
+    def has_directly(self, box: BoundMailbox, awaited: Awaited) -> bool:
+        """Return whether a request was sent on a channel that is still open."""
+        line, parcel = self._carrier(box, awaited), awaited.parcel
+        if line is None or parcel is None or not parcel.inc:
+            return False
+        return parcel.inc == line.outbox.incarnation
 
     def answering(self, box: BoundMailbox) -> set[uuid.UUID]:
         """Return the tags of the answers of a mailbox that are still on their way."""
