@@ -20,6 +20,7 @@ from bench.rows import (
     Link,
     Mailboxes,
     Many,
+    ServerCost,
     Worker,
 )
 
@@ -143,6 +144,12 @@ def directory(bench: Bench) -> list[Directory]:
     return [Directory(**row) for row in bench.ours.run("directory_curve", settings)]
 
 
+def server(bench: Bench) -> list[ServerCost]:
+    """Measure what operations cost the server."""
+    settings = bench.settings(mailboxes=500 if bench.quick else 2_000)
+    return [ServerCost(**row) for row in bench.ours.run("server_costs", settings)]
+
+
 def _sizes(bench: Bench) -> list[int]:
     return [100, 1_000] if bench.quick else [100, 1_000, 10_000, 100_000]
 
@@ -180,6 +187,7 @@ CASES: dict[str, Case] = {
     "many": Case(many, rounds=3),
     "discover": Case(discover, rounds=3),
     "directory": Case(directory, rounds=3),
+    "server": Case(server, rounds=3),
     "connect": Case(connect, rounds=3),
     "worker": Case(worker, rounds=3),
 }

@@ -102,6 +102,16 @@ class Directory:
 
 
 @dataclass(frozen=True)
+class ServerCost:
+    """What one operation costs the server: commands, its time for them, and memory."""
+
+    operation: str
+    commands: float
+    server_us: float
+    bytes_kept: float
+
+
+@dataclass(frozen=True)
 class Worker:
     """From the launch of an agent in a new process to its first answer."""
 

@@ -113,12 +113,12 @@ async def test_what_is_had_directly(box: BoundMailbox) -> None:
     line.outbox.expect(0.0)
     held = awaited(line)
     assert not lines.has_directly(box, held)
-    line.outbox.channel_open(3, 0, 0.0)
+    line.outbox.channel_open(3, 1, 0.0)
     sent = awaited(line)
     assert lines.has_directly(box, sent)
     line.outbox.channel_lost(0.0, grace=True)
     assert not lines.has_directly(box, sent)
-    line.outbox.channel_open(4, 0, 0.0)
+    line.outbox.channel_open(4, 1, 0.0)
     assert not lines.has_directly(box, sent)
 
 
