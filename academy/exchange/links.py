@@ -230,6 +230,8 @@ class Links:
         lines = self._lines.at(peer.process)
         for line in lines:
             self._courier.leave(line, grace=may_return)
+        if not may_return and not peer.suspected:
+            self._forget_idle(lines)
         addresses = self._addresses.get(peer.process)
         if addresses is None:
             return
@@ -237,6 +239,15 @@ class Links:
             self.node.connect(peer.process, self.mine, addresses)
         if not peer.suspected:
             self._on_lost(addresses, peer.refused)
+
+    def _forget_idle(self, lines: list[Line]) -> None:
+        """Forget those lines that nothing is on, and no answer is awaited on.
+
+        Their streams go on with the next message, which makes a new line.
+        """
+        for line in lines:
+            if not len(line.outbox) and not line.box.ledger.awaiting(line.dest):
+                self._courier.drop(line)
 
     def session_event(self, peer: Peer, event: Event) -> None:
         """React to what the session with a peer says."""

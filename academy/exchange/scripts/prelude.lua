@@ -44,6 +44,19 @@ local function tell_watchers(kind, eid, inc, text)
   end
 end
 
+-- A process wants news of a mailbox. Whenever twice as many do, those that are gone are
+-- dropped, so that a mailbox that never moves does not keep all who ever asked for it.
+local function watch(eid, uid)
+  local key = P .. 'watch:' .. eid
+  if call('SADD', key, uid) == 0 then return end
+  local count, limit = call('SCARD', key), 64
+  while limit < count do limit = limit * 2 end
+  if count < limit then return end
+  for _, other in ipairs(call('SMEMBERS', key)) do
+    if not alive(other) then call('SREM', key, other) end
+  end
+end
+
 local function taken(value)
   local seq, inc, base = string.match(value or '', '^(%d+):(%d+):(%d+)$')
   if not seq then return 0, '0', 0 end

@@ -348,6 +348,26 @@ async def test_tombstones_are_forgotten_after_a_day(
     }
 
 
+async def test_who_is_gone_does_not_watch_for_ever(
+    directory: Directory,
+    commands: Server,
+    agent: AgentId[Any],
+    raw: redis.asyncio.Redis,
+    keys: Keys,
+) -> None:
+    await directory.register([(agent, ())])
+    await directory.bind(agent, "owner")
+    for number in range(100):
+        await directory.locate(agent, f"gone{number}")
+    watchers = f"{keys.prefix}watch:{entity_key(agent)}"
+    assert await raw.scard(watchers) < 64
+    for number in range(100):
+        await live(commands, f"p{number}")
+        await directory.locate(agent, f"p{number}")
+    found = await raw.smembers(watchers)
+    assert {f"p{number}".encode() for number in range(100)} <= found
+
+
 # Discovering
 
 
