@@ -146,7 +146,8 @@ def directory(bench: Bench) -> list[Directory]:
 
 def server(bench: Bench) -> list[ServerCost]:
     """Measure what operations cost the server."""
-    settings = bench.settings(mailboxes=500 if bench.quick else 2_000)
+    counts = (500, 50) if bench.quick else (2_000, 200)
+    settings = bench.settings(mailboxes=counts[0], processes=counts[1])
     return [ServerCost(**row) for row in bench.ours.run("server_costs", settings)]
 
 
@@ -187,7 +188,7 @@ CASES: dict[str, Case] = {
     "many": Case(many, rounds=3),
     "discover": Case(discover, rounds=3),
     "directory": Case(directory, rounds=3),
-    "server": Case(server, rounds=3),
+    "server": Case(server, rounds=1),
     "connect": Case(connect, rounds=3),
     "worker": Case(worker, rounds=3),
 }
