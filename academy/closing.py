@@ -16,6 +16,15 @@ logger = logging.getLogger(__name__)
 CANCEL_GRACE = 5.0
 """Seconds that agents have to end after they were cancelled."""
 
+WAVE = 128
+"""Agents that are asked to end at a time."""
+
+WAVE_PATIENCE = 0.2
+"""Seconds that the next ones wait at most for these to end."""
+
+WAVE_SHARE = 0.3
+"""Share of the agents' time to end that may go by with that."""
+
 POOL_GRACE = 30.0
 """Seconds that an executor has to shut down when no agent is left in it."""
 
@@ -55,8 +64,8 @@ class Closing:
             return
         try:
             async with asyncio.timeout(self._timeout):
-                await asyncio.gather(*map(request_shutdown, self._supervisors))
-                await asyncio.wait([s.task for s in self._supervisors])
+                await self._ask(request_shutdown)
+                await asyncio.wait([s.ended for s in self._supervisors])
         except TimeoutError:
             logger.debug("The agents' time to shut down is over.")
         finally:
@@ -77,6 +86,22 @@ class Closing:
             errors.append(ShutdownTimeoutError(uids, self._timeout))
         return errors
 
+    async def _ask(
+        self, request_shutdown: Callable[[Supervisor], Awaitable[None]]
+    ) -> None:
+        """Ask all agents, for a while so many at a time.
+
+        What thousands keep while they end at once costs more than waiting does.
+        """
+        loop = asyncio.get_running_loop()
+        patience = loop.time() + WAVE_SHARE * self._timeout
+        for start in range(0, len(self._supervisors), WAVE):
+            wave = self._supervisors[start : start + WAVE]
+            await asyncio.gather(*map(request_shutdown, wave))
+            left = min(patience - loop.time(), WAVE_PATIENCE)
+            if left > 0 and len(wave) == WAVE:
+                await asyncio.wait([s.ended for s in wave], timeout=left)
+
     async def _cancel(self, supervisors: list[Supervisor]) -> None:
         if not supervisors:
             return
@@ -87,10 +112,10 @@ class Closing:
             )
         for pool in {s.pool for s in supervisors}:
             pool.kill()
-        await asyncio.wait([s.task for s in supervisors], timeout=CANCEL_GRACE)
+        await asyncio.wait([s.ended for s in supervisors], timeout=CANCEL_GRACE)
         for supervisor in supervisors:
             if supervisor.running:
-                supervisor.task.cancel()
+                supervisor.give_up()
                 self._stuck.append(supervisor)
 
     async def _close_pool(self, pool: Pool) -> Any:

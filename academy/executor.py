@@ -6,6 +6,7 @@ import asyncio
 import collections
 import contextlib
 import contextvars
+import functools
 import inspect
 import sys
 import threading
@@ -171,10 +172,9 @@ class EventLoopExecutor(Executor):
                     "This EventLoopExecutor was shut down and takes no more calls."
                 )
             loop = self._started_loop()
-            # In a context of its own: the caller's exchange client is not for agents.
-            return contextvars.Context().run(
-                asyncio.run_coroutine_threadsafe, self._call(fn, args, kwargs), loop
-            )
+            call = _LoopCall(loop)
+            loop.call_soon_threadsafe(self._begin, call, fn, args, kwargs)
+            return call
 
     def shutdown(self, wait: bool = True, cancel_futures: bool = True) -> None:
         """Take no more calls, and end the thread when all have ended. Idempotent.
@@ -212,17 +212,37 @@ class EventLoopExecutor(Executor):
         while self._tasks:
             await asyncio.wait(self._tasks)
 
-    async def _call(
-        self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
+    def _begin(
+        self,
+        call: _LoopCall,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> None:
         if self._cancelling:
-            raise asyncio.CancelledError
-        task = asyncio.current_task()
-        assert task is not None
+            call.cancel()
+        if call.cancelled():
+            call.set_running_or_notify_cancel()
+            return
+        # In a context of its own: the caller's exchange client is not for agents.
+        task = call.loop.create_task(
+            _outcome(fn, args, kwargs), context=contextvars.Context()
+        )
+        call.task = task
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        result = fn(*args, **kwargs)
-        return await result if inspect.isawaitable(result) else result
+        task.add_done_callback(functools.partial(self._ended, call))
+
+    def _ended(self, call: _LoopCall, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if task.cancelled():
+            call.cancel()
+        error = None if task.cancelled() else task.exception()
+        if not call.set_running_or_notify_cancel():
+            return
+        if error is None:
+            call.set_result(task.result())
+        else:
+            call.set_exception(error)
 
     def _close(self, cancel: bool) -> None:
         self._closing.set()
@@ -230,3 +250,40 @@ class EventLoopExecutor(Executor):
         if cancel:
             for task in self._tasks:
                 task.cancel()
+
+
+async def _outcome(
+    fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    result = fn(*args, **kwargs)
+    return await result if inspect.isawaitable(result) else result
+
+
+class _LoopCall(Future[Any]):
+    """A call in the event loop of another thread, which can be cancelled at any time.
+
+    To that end it stays in the state in which `Future.cancel` succeeds.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__()
+        self.loop = loop
+        self.task: asyncio.Task[Any] | None = None
+
+    def cancel(self) -> bool:
+        """Cancel the call, and its awaiting if it has begun."""
+        if self.cancelled():
+            return True
+        if not super().cancel():
+            return False
+        with contextlib.suppress(RuntimeError):  # the loop has ended, and all in it
+            self.loop.call_soon_threadsafe(self._end)
+        return True
+
+    def running(self) -> bool:
+        """Return whether the call has begun and has no outcome yet."""
+        return self.task is not None and not self.done()
+
+    def _end(self) -> None:
+        if self.task is not None:
+            self.task.cancel()

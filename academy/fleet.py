@@ -126,7 +126,7 @@ class Fleet:
         if not waited:
             return
         _, pending = await asyncio.wait(
-            {s.task for s in waited}, timeout=timeout, return_when=return_when
+            {s.ended for s in waited}, timeout=timeout, return_when=return_when
         )
         ended = [s for s in waited if not s.running]
         errors = [s.error for s in ended if s.error is not None]
@@ -158,7 +158,7 @@ class Fleet:
             async with asyncio.timeout(timeout if blocking else None):
                 await self._request_shutdown(supervisor, terminate)
                 if blocking:
-                    await asyncio.wait([supervisor.task])
+                    await asyncio.wait([supervisor.ended])
         except TimeoutError as e:
             raise TimeoutError(
                 f"{supervisor.agent_id} has not ended within {timeout} s."

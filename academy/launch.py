@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Generic, Protocol, Self
@@ -149,24 +150,21 @@ class BatchLauncher:
         """
         self._check_open()
         self._closed = True
+        queued, self._queued = self._queued, []
         registrations = await self._launcher.register(
-            [(spec.agent_type, spec.name) for spec, _ in self._queued]
+            [(spec.agent_type, spec.name) for spec, _ in queued]
         )
-        for (_, handle), registration in zip(self._queued, registrations, strict=True):
+        for (_, handle), registration in zip(queued, registrations, strict=True):
             handle._bind(registration.agent_id)
         started = 0
         try:
-            for (spec, _), registration in zip(
-                self._queued, registrations, strict=True
-            ):
+            for (spec, _), registration in zip(queued, registrations, strict=True):
                 await self._launcher.launch(spec, registration)
                 started += 1
         except Exception as e:
-            for registration in registrations[started:]:
-                await self._launcher.abandon(
-                    registration.agent_id,
-                    f"its batch could not be launched: {type(e).__name__}: {e}",
-                )
+            reason = f"its batch could not be launched: {type(e).__name__}: {e}"
+            left = [registration.agent_id for registration in registrations[started:]]
+            await asyncio.gather(*(self._launcher.abandon(a, reason) for a in left))
             raise
 
     def _check_open(self) -> None:

@@ -94,6 +94,11 @@ class Pool:
         return slots if isinstance(slots, int) else None
 
     @property
+    def instant(self) -> bool:
+        """Whether agents start at once, however many there are."""
+        return self.executor is None or isinstance(self.executor, EventLoopExecutor)
+
+    @property
     def _broken(self) -> bool:
         return bool(getattr(self.executor, "_broken", False))
 

@@ -7,7 +7,6 @@ import contextlib
 import contextvars
 import logging
 from collections.abc import Awaitable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
@@ -29,7 +28,8 @@ from academy.serialize import (
     allowed_deserializers,
     default_serializer,
 )
-from academy.task import Tasks, contain
+from academy.task import Tasks, contain, take_steps
+from academy.threads import LazyThreadPool
 
 __all__ = ["Runtime", "RuntimeConfig"]
 
@@ -114,8 +114,8 @@ class Runtime(Generic[AgentT], NoPickleMixin):
         self._loop_tasks: list[asyncio.Task[None]] = []
         self._children = Tasks(name, on_error=self._child_failed)
         self._child_tasks: dict[asyncio.Task[None], Runtime[Any]] = {}
-        self._executor = ThreadPoolExecutor(
-            self.config.max_sync_concurrency, thread_name_prefix=f"{name}-sync"
+        self._executor = LazyThreadPool(
+            self.config.max_sync_concurrency, f"{name}-sync"
         )
         self._client: AgentExchangeClient[AgentT, Any] | None = None
         self._tokens: list[contextvars.Token[Any]] = []
@@ -172,7 +172,7 @@ class Runtime(Generic[AgentT], NoPickleMixin):
                 several of them as an `ExceptionGroup`.
         """
         async with self:
-            await self.wait_shutdown()
+            await self._shutdown_event.wait()
 
     def signal_shutdown(
         self, *, expected: bool = True, terminate: bool | None = None
@@ -351,24 +351,21 @@ class Runtime(Generic[AgentT], NoPickleMixin):
     async def _stop(self) -> None:
         """Shut down. What goes wrong is added to the errors."""
         self._shutdown_event.set()
-        # The steps of the stack are taken however the ones before them end.
-        async with contextlib.AsyncExitStack() as stack:
-            stack.callback(self._executor.shutdown, wait=False, cancel_futures=True)
-            stack.callback(self._leave_context)
-            stack.push_async_callback(self._close_client)
-            stack.push_async_callback(self._terminate)
-            stack.push_async_callback(self._end_children)
-            stack.push_async_callback(self._dispatcher.close)
-            stack.push_async_callback(self._loops.cancel)
-            if self._started:
-                with self._collecting():
-                    await self.agent.agent_on_shutdown()
-            if self._loop_tasks:
-                await asyncio.wait(self._loop_tasks, timeout=LOOP_GRACE)
-                await self._loops.cancel()
-            if not self.config.cancel_actions_on_shutdown:
-                await self._dispatcher.finish_actions()
+        own = self._finish_agent, self._loops.cancel, self._dispatcher.close
+        mailbox = self._end_children, self._terminate, self._close_client
+        await take_steps((*own, *mailbox, self._leave_context, self._executor.abandon))
         logger.info("%s ended", self)
+
+    async def _finish_agent(self) -> None:
+        """Let the agent clean up, and end by itself as far as it is allowed to."""
+        if self._started:
+            with self._collecting():
+                await self.agent.agent_on_shutdown()
+        if self._loop_tasks:
+            await asyncio.wait(self._loop_tasks, timeout=LOOP_GRACE)
+            await self._loops.cancel()
+        if not self.config.cancel_actions_on_shutdown:
+            await self._dispatcher.finish_actions()
 
     async def _end_children(self) -> None:
         for child in self._child_tasks.values():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Coroutine
 from typing import Any
 
 from academy.capsule import RunSpec, WorkerFailure
@@ -19,6 +20,7 @@ from academy.exception import (
 from academy.exchange.client import ExchangeClient
 from academy.exchange.transport import MailboxStatus
 from academy.pool import Attempt, Pool, Prepared
+from academy.task import spawn_guarded_background_task
 
 logger = logging.getLogger(__name__)
 
@@ -66,20 +68,27 @@ class Supervisor:
         self._prepared: Prepared | None = pool.prepare(spec)
         self._attempt = self._submit()
         pool.busy += 1
-        self.task = asyncio.create_task(self._supervise(), name=f"run-{self.agent_id}")
-        self.task.add_done_callback(self._ended)
+        loop = asyncio.get_running_loop()
+        self.ended: asyncio.Future[None] = loop.create_future()
+        """Done when the agent has ended for good, with its error if there is one."""
+        self.ended.add_done_callback(self._ended)
+        self._patience: asyncio.TimerHandle | None = None
+        if not pool.instant:
+            self._patience = loop.call_later(START_PATIENCE, self._lose_patience)
+        # No task waits for that: of many agents, few end at a time.
+        self._attempt.outcome.add_done_callback(self._attempt_ended)
 
     @property
     def running(self) -> bool:
         """Whether the agent has not ended yet; it may wait for a worker."""
-        return not self.task.done()
+        return not self.ended.done()
 
     @property
     def error(self) -> BaseException | None:
         """What the agent ended with, if it has ended with an error."""
-        if not self.task.done() or self.task.cancelled():
+        if not self.ended.done() or self.ended.cancelled():
             return None
-        return self.task.exception()
+        return self.ended.exception()
 
     def leave(self, terminate: bool | None) -> None:
         """Note that the agent is being shut down, so it is not restarted any more.
@@ -111,38 +120,65 @@ class Supervisor:
             submit_kwargs=self._submit_kwargs,
         )
 
-    async def _supervise(self) -> None:
+    def give_up(self) -> None:
+        """Wait no longer for an agent that does not end when it is cancelled."""
+        self.ended.cancel()
+
+    def _attempt_ended(self, outcome: asyncio.Future[Any]) -> None:
+        if self.ended.done():
+            return  # it was given up
+        if outcome.cancelled() or outcome.exception() is not None:
+            self._spawn(self._conclude())
+        else:
+            self.ended.set_result(None)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        spawn_guarded_background_task(work, name=f"supervise-{self.agent_id}")
+
+    async def _conclude(self) -> None:
+        """Decide what becomes of an agent whose attempt has not ended well."""
+        failure: Exception | None = None
         try:
-            await self._run()
+            if await self._restarted():
+                return
         except Exception as e:
             logger.error("%s has failed.", self.agent_id, exc_info=e)
             await self._close_failed(e)
-            raise
-
-    async def _run(self) -> None:
-        """Wait for the agent to end, and start it again while it may be."""
-        await self._watch_start()
-        while True:
-            await asyncio.wait([self._attempt.outcome])
-            if self._attempt.outcome.cancelled():
-                await self._close_stopped()
-                return
-            error = self._error()
-            if error is None or (self._leaving and self._lost_mailbox(error)):
-                return
-            if not self._may_restart(error):
-                raise error
-            logger.warning("Restarting %s, which has failed.", self.agent_id)
-            logger.debug("%s failed.", self.agent_id, exc_info=error)
-            self._retries_left -= 1
-            self._attempt = self._submit()
-
-    async def _watch_start(self) -> None:
-        if self.pool.executor is None:
+            failure = e
+        if self.ended.done():
             return
-        done, _ = await asyncio.wait([self._attempt.outcome], timeout=START_PATIENCE)
-        if done or not self._attempt.queued:
-            return
+        if failure is None:
+            self.ended.set_result(None)
+        else:
+            self.ended.set_exception(failure)
+
+    async def _restarted(self) -> bool:
+        """Start the agent again if it may be; return whether it was.
+
+        Raises:
+            Exception: What it has failed with.
+        """
+        if self._attempt.outcome.cancelled():
+            await self._close_stopped()
+            return False
+        error = self._error()
+        if error is None or (self._leaving and self._lost_mailbox(error)):
+            return False
+        if not self._may_restart(error):
+            raise error
+        logger.warning("Restarting %s, which has failed.", self.agent_id)
+        logger.debug("%s failed.", self.agent_id, exc_info=error)
+        self._retries_left -= 1
+        self._attempt = self._submit()
+        self._attempt.outcome.add_done_callback(self._attempt_ended)
+        return True
+
+    def _lose_patience(self) -> None:
+        if self._attempt.queued:
+            self._spawn(self._check_start())
+
+    async def _check_start(self) -> None:
+        """Warn if an agent that was launched a while ago has not started."""
         try:
             status = await self._client.status(self.agent_id)
         except ExchangeError as e:
@@ -204,8 +240,10 @@ class Supervisor:
         except Exception as e:
             logger.warning("Cannot close the mailbox of %s: %r", self.agent_id, e)
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _ended(self, ended: asyncio.Future[None]) -> None:
         self.pool.busy -= 1
         self._prepared = None
-        if not task.cancelled():
-            task.exception()  # it was logged; whoever waits for the agent gets it
+        if self._patience is not None:
+            self._patience.cancel()
+        if not ended.cancelled():
+            ended.exception()  # it was logged; whoever waits for the agent gets it

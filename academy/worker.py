@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import functools
 import gc
@@ -40,6 +41,8 @@ _ORPHAN_GRACE = 3.0
 _PARENT_POLL_MS = 1000
 
 
+_NO_LOGGING = contextlib.nullcontext()
+
 _running: dict[Runtime[Any], asyncio.AbstractEventLoop] = {}
 """The agents that run in this process, with their event loops."""
 
@@ -54,7 +57,8 @@ async def run_agent(spec: RunSpec, /, **submit_kwargs: Any) -> None:
     Raises:
         Exception: The agent could not be made or started, or it failed.
     """
-    with log_context(spec.log_config):
+    logging_ = _NO_LOGGING if spec.log_config is None else log_context(spec.log_config)
+    with logging_:
         runtime = Runtime(
             spec.create_agent(),
             exchange_factory=spec.exchange_factory,

@@ -28,7 +28,8 @@ LAYERS: dict[int, str] = {
     "trace call_options logging.context embedded.error embedded.port embedded.process "
     "link link.config link.address link.meter link.refusal link.admission "
     "link.acceptor exchange exchange.stream exchange.inbox exchange.ports "
-    "bench bench.interpreter bench.machine bench.rows bench.table",
+    "bench bench.interpreter bench.machine bench.rows bench.table exchange.silence "
+    "threads",
     1: "identifier tag task loop event_loop describe logging.config link.frame "
     "link.folder link.security link.tally embedded.binary embedded.directory "
     "exchange.client_config exchange.verdict exchange.link_info exchange.deposit",
@@ -38,7 +39,7 @@ LAYERS: dict[int, str] = {
     "exchange.outlet link.certificate link.handshake link.window link.reader "
     "link.parts link.channel",
     3: "serialize socket logging logging.configs embedded link.protocol link.incoming "
-    "header exchange.connection exchange.acl link.outgoing",
+    "header exchange.connection exchange.acl exchange.version link.outgoing",
     4: "error_code runtime_config exchange.secret exchange.cipher exchange.server "
     "exchange.backlog exchange.outbox bench.case "
     "link.connection link.listener link.session link.gate "
@@ -52,12 +53,12 @@ LAYERS: dict[int, str] = {
     8: "exchange.local_state exchange.mailbox_status exchange.registry "
     "exchange.bound exchange.directory link.node",
     9: "link.host exchange.base_client exchange.sources exchange.queues exchange.line "
-    "exchange.probe",
+    "exchange.probe exchange.grace",
     10: "exchange.client exchange.courier",
     11: "exchange.router exchange.factory",
     12: "exchange.audit",
     13: "exchange.receiver exchange.detector",
-    14: "exchange.links",
+    14: "exchange.links exchange.taker",
     15: "exchange.inspector",
     16: "exchange.engine",
     17: "exchange.engines",
@@ -84,6 +85,8 @@ LAYERS: dict[int, str] = {
     39: "process_config bench.programs bench.programs.agents bench.programs.connect "
     "bench.programs.drain bench.programs.fan bench.programs.find bench.programs.floor "
     "bench.programs.imports bench.programs.launch bench.programs.load "
+    "bench.programs.crowd bench.programs.directory_curve bench.programs.discover "
+    "bench.programs.many bench.programs.server_costs "
     "bench.programs.mailboxes bench.programs.target bench.programs.ways "
     "bench.programs.worker",
     # What people run.
@@ -122,8 +125,10 @@ PACKAGES = {
         "exchange.connection",
         "exchange.credential",
         "exchange.server",
+        "exchange.version",
         "exchange.lease",
         "exchange.wake",
+        "bench.programs",
     },
     "cloudpickle": {"serialize", "capsule", "worker", "executor"},
     "psutil": {"socket", "link.host", "bench.programs"},
@@ -137,6 +142,7 @@ PACKAGES = {
     "rich": {"cli", "demo"},
     # Run as scripts, these import each other by their bare names.
     "agents": {"bench.programs"},
+    "crowd": {"bench.programs"},
     "load": {"bench.programs"},
     "target": {"bench.programs"},
     "ways": {"bench.programs"},

@@ -9,6 +9,8 @@ from academy.bench.interpreter import PROGRAMS
 from academy.bench.rows import (
     Beside,
     Calls,
+    Directory,
+    Discover,
     Drain,
     Echo,
     Fan,
@@ -17,6 +19,8 @@ from academy.bench.rows import (
     Launch,
     Link,
     Mailboxes,
+    Many,
+    ServerCost,
     Worker,
 )
 
@@ -34,6 +38,11 @@ BESIDE = {"measure": "beside", "size": 50_000_000, "seconds": 1.5}
 QUICK_BESIDE = {"seconds": 0.5}
 FAN = {"agents": 10, "exchange": "hybrid"}
 FIND = {"agents": 100, "exchange": "hybrid"}
+CROWD = {"registered": [100, 1_000, 10_000, 100_000]}
+QUICK_CROWD = {"registered": [100, 1_000]}
+SOUGHT = CROWD | {"matches": [1, 30], "repeats": 20}
+CURVE = CROWD | {"repeats": 100}
+COSTS = {"mailboxes": 2_000, "processes": 200}
 HYBRID = {"exchange": "hybrid", "workers": 1}
 MODULES = ["academy", "academy.agent", "academy.exchange.hybrid"]
 
@@ -105,9 +114,19 @@ CASES: Groups = {
     ],
     "launch": [Case(Launch, PROGRAMS / "launch.py", {"agents": 200})],
     "mailboxes": [Case(Mailboxes, PROGRAMS / "mailboxes.py", {"mailboxes": 1_000})],
+    "many": [
+        Case(Many, PROGRAMS / "many.py", {"agents": agents, "apart": apart}, rounds=1)
+        for agents in (1_000, 10_000)
+        for apart in (False, True)
+    ],
+    "directory": [
+        Case(Discover, PROGRAMS / "discover.py", SOUGHT, QUICK_CROWD, rounds=1),
+        Case(Directory, PROGRAMS / "directory_curve.py", CURVE, QUICK_CROWD, rounds=1),
+    ],
+    "server": [Case(ServerCost, PROGRAMS / "server_costs.py", COSTS, rounds=1)],
     "connect": [Case(Link, PROGRAMS / "connect.py", {"links": 200}, {"links": 30})],
     "worker": [Case(Worker, PROGRAMS / "worker.py", {"launches": 3})],
 }
 """Each group by the name that it has at the command line."""
-NOT_QUICK = {"gigabyte"}
+NOT_QUICK = {"gigabyte", "many", "server"}
 """Groups that a quick run has only when they are asked for."""

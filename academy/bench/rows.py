@@ -128,6 +128,53 @@ class Worker:
 
 
 @dataclass(frozen=True)
+class Many:
+    """Agents in one process, and who calls them: rates, costs, time to close."""
+
+    event_loop: str
+    agents: int
+    launched_per_s: float
+    first_calls_per_s: float
+    calls_per_s: float
+    started_kb_each: float
+    answered_kb_each: float
+    fds_each: float
+    close_s: float
+    keys_left: int
+
+
+@dataclass(frozen=True)
+class Discover:
+    """Agents of one class that are found among all that are registered."""
+
+    registered: int
+    matches: int
+    found_ms: float
+
+
+@dataclass(frozen=True)
+class Directory:
+    """Operations, one at a time, beside so many mailboxes; memory of the server."""
+
+    registered: int
+    register_us: float
+    bind_us: float
+    lookup_us: float
+    ping_us: float
+    server_mb: float
+
+
+@dataclass(frozen=True)
+class ServerCost:
+    """What one operation costs the server: commands, its time for them, and memory."""
+
+    operation: str
+    commands: float
+    server_us: float
+    bytes_kept: float
+
+
+@dataclass(frozen=True)
 class Link:
     """Time until a new link is proved at both ends, and its round trip of 200 bytes."""
 

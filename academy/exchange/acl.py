@@ -23,6 +23,7 @@ SCRIPT_COMMANDS = (
     "pexpire",
     "pttl",
     "sadd",
+    "scard",
     "set",
     "sismember",
     "smembers",

@@ -25,7 +25,8 @@ from academy.exchange.bound import BoundMailbox
 from academy.exchange.courier import Courier
 from academy.exchange.delivery_failure import failure_body
 from academy.exchange.directory import Directory
-from academy.exchange.keys import base32_to_uuid, entity_key
+from academy.exchange.grace import GRACE, Graces
+from academy.exchange.keys import base32_to_uuid
 from academy.exchange.lease import LEASE
 from academy.exchange.ledger import Awaited
 from academy.exchange.link_info import ProcessInfo
@@ -46,8 +47,6 @@ INTERVAL = 1.5
 first one."""
 PROBE_AGE = 10.0
 """Age in seconds at which the owner is asked whether it still knows a request."""
-GRACE = 1.0
-"""Seconds that a terminated agent has to answer what it had taken already."""
 RECHECK = 0.3
 """Seconds after which a suspicion is looked at again."""
 STATS_TIMEOUT = 5.0
@@ -79,6 +78,7 @@ class Auditor:
         self._not_before: dict[tuple[EntityId, EntityId], float] = {}
         self._alone_since: dict[tuple[EntityId, EntityId], float] = {}
         self._urgent = asyncio.Event()
+        router.ended = Graces(self._expire).start
         self._trust_after = 0.0
         self._number = 0
         self._reports: dict[int, asyncio.Future[Report]] = {}
@@ -110,24 +110,16 @@ class Auditor:
 
     def look_at(self, key: str) -> None:
         """Look soon at the requests to a mailbox, given by its key."""
-        for pair in self._pairs():
-            if entity_key(pair[1]) == key:
-                self._hurry(pair)
+        uid = base32_to_uuid(key)
+        for box in self._router.senders(uid):
+            dest = box.destination(uid)
+            if dest is not None and box.ledger.awaited:
+                self._hurry((box.uid, dest))
 
     def look_at_all(self) -> None:
         """Look soon at all requests."""
         for pair in self._pairs():
             self._hurry(pair)
-
-    def terminated(self, key: str, reason: str) -> None:
-        """Settle the requests to a terminated mailbox, after a grace."""
-        uid = base32_to_uuid(key)
-        for box in self._boxes.values():
-            for awaited in box.ledger.awaited.values():
-                dest = awaited.header.dest
-                if dest.uid == uid:
-                    self._loop.call_later(GRACE, self._expire, box, dest, reason)
-                    break
 
     async def stats(self, uid: EntityId) -> AgentStats | None:
         """Ask the owner of a mailbox for its counts; `None` if it does not answer."""
@@ -183,17 +175,31 @@ class Auditor:
         now = self._loop.time()
         work = []
         due: dict[tuple[EntityId, EntityId], float] = {}
-        for box in list(self._boxes.values()):
+        for box in [b for b in self._boxes.values() if b.ledger.awaited]:
             for dest, requests in _by_destination(box).items():
                 pair = (box.uid, dest)
                 first = min(a.since for a in requests) + INTERVAL
                 due[pair] = self._due.get(pair, first)
                 if due[pair] <= now:
                     due[pair] = now + INTERVAL
-                    work.append((box, dest, requests))
+                    if not self._known_directly(box, requests, now):
+                        work.append((box, dest, requests))
         self._due = due
         self._not_before = {p: t for p, t in self._not_before.items() if t > now}
         await asyncio.gather(*(self._audit(*item) for item in work))
+
+    def _known_directly(
+        self, box: BoundMailbox, requests: list[Awaited], now: float
+    ) -> bool:
+        """Return whether the books need not be asked about requests yet.
+
+        Their destination has them on a link, which would tell if it ended.
+        """
+        return all(
+            now - awaited.since < PROBE_AGE
+            and self._courier.lines.has_directly(box, awaited)
+            for awaited in requests
+        )
 
     async def _audit(
         self, box: BoundMailbox, dest: EntityId, requests: list[Awaited]
@@ -330,12 +336,12 @@ class Auditor:
             gone = RequestLostError(header.dest, "maybe", detail)
             box.report(header, failure_body(header.dest, gone))
 
-    def _expire(self, box: BoundMailbox, dest: EntityId, reason: str) -> None:
-        for awaited in box.ledger.awaiting(dest):
-            self.settled += 1
-            unsent = self._courier.lines.withdraw(box, awaited)
-            executed: Executed = "no" if unsent else "maybe"
-            box.report(awaited.header, terminated(dest, reason, executed))
+    def _expire(self, box: BoundMailbox, awaited: Awaited, reason: str) -> None:
+        """Settle a request to a terminated mailbox, which has not answered it."""
+        self.settled += 1
+        unsent = self._courier.lines.withdraw(box, awaited)
+        executed: Executed = "no" if unsent else "maybe"
+        box.report(awaited.header, terminated(awaited.header.dest, reason, executed))
 
     async def _probe(
         self,

@@ -53,8 +53,8 @@ class ExchangeClient(Registry[ExchangeTransportT], abc.ABC):
         self, transport: ExchangeTransportT, config: ExchangeClientConfig
     ) -> None:
         super().__init__(transport, config)
-        self._tasks = Tasks(f"exchange-client-{transport.mailbox_id}")
-        self._sends = Tasks(f"exchange-client-{transport.mailbox_id}")
+        name = f"exchange-client-{transport.mailbox_id}"
+        self._tasks, self._sends = Tasks(name), Tasks(name)
         self._submit = getattr(transport, "submit", transport.send)
         self._forget = getattr(transport, "forget", lambda tag: None)
         self._pending = Pending()

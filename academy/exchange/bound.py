@@ -144,6 +144,11 @@ class BoundMailbox:
         """Return whom this mailbox has sent to."""
         return {outlet.dest.uid for lane in self.outlets for outlet in lane.values()}
 
+    def destination(self, uid: uuid.UUID) -> EntityId | None:
+        """Return whom this mailbox has sent to, given by its UUID."""
+        found = (lane.get(uid.int) for lane in self.outlets)
+        return next((outlet.dest for outlet in found if outlet is not None), None)
+
     def forget_streams(self, dest: uuid.UUID) -> None:
         """Drop the streams to a mailbox that is closed for good."""
         for lane in self.outlets:

@@ -240,7 +240,7 @@ class Courier:
         the answers to requests of the newer one. When it hears, it says what it has
         taken: that is worth a moment.
         """
-        for line in self.lines.to(dest):
+        for line in self.lines.outdated(dest, inc):
             line.known = max(line.known, inc)
             if 0 < line.outbox.incarnation < inc:
                 line.outbox.stop()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import itertools
 import json
 import logging
 import os
@@ -77,12 +80,14 @@ class Binding(NamedTuple):
         mro: Class names of the agent, nearest first.
         clean: The incarnations before it of which it is known what they took, for
             they closed cleanly, one after the other.
+        waiting: Whether there are messages in its queue.
     """
 
     inc: int
     marks: dict[str, Mark]
     mro: tuple[str, ...]
     clean: range
+    waiting: bool
 
 
 class Location(NamedTuple):
@@ -122,12 +127,28 @@ class Directory:
     async def register(
         self, entities: Iterable[tuple[EntityId, Sequence[str]]]
     ) -> None:
-        """Register mailboxes, given with the class names of agents."""
-        arguments: list[Argument] = []
-        for uid, mro in entities:
-            arguments += identity(uid, mro)
-        for start in range(0, len(arguments), 4 * _BATCH):
-            await self._call("register", *arguments[start : start + 4 * _BATCH])
+        """Register new mailboxes, given with the class names of agents.
+
+        When that is cancelled, they are closed again, for nobody knows them.
+        """
+        described = [identity(uid, mro) for uid, mro in entities]
+        arguments = list(itertools.chain.from_iterable(described))
+        size = 4 * _BATCH
+        batches = [arguments[i : i + size] for i in range(0, len(arguments), size)]
+        try:
+            await asyncio.gather(*(self._call("register", *batch) for batch in batches))
+        except asyncio.CancelledError:
+            for key, *_ in described:
+                self._withdraw(key)
+            raise
+
+    def withdraw(self, uid: EntityId) -> None:
+        """Close a mailbox that nobody knows, without waiting for that."""
+        self._withdraw(entity_key(uid))
+
+    def _withdraw(self, key: str) -> None:
+        closing = self._server.submit("terminate", key, "", timeout=DIRECTORY_TIMEOUT)
+        closing.future.add_done_callback(lambda f: f.cancelled() or f.exception())
 
     async def bind(self, uid: EntityId, process: str) -> Binding:
         """Make a process the owner of a mailbox; a former owner is told.
@@ -140,7 +161,8 @@ class Directory:
         check_reply(uid, reply)
         since, closed = int(reply[4]), int(reply[5])
         clean = range(since, closed + 1) if closed else range(0)
-        return Binding(int(reply[1]), parse_marks(reply[2]), _classes(reply[3]), clean)
+        marks, mro = parse_marks(reply[2]), _classes(reply[3])
+        return Binding(int(reply[1]), marks, mro, clean, int(reply[6]) > 0)
 
     async def reassert(
         self,
@@ -192,25 +214,23 @@ class Directory:
 
     async def lookup(self, uids: Sequence[EntityId]) -> list[Record]:
         """Return what is known about mailboxes, in the same order."""
-        records: list[Record] = []
-        for start in range(0, len(uids), _BATCH):
-            batch = uids[start : start + _BATCH]
-            reply = await self._call("resolve", *map(entity_key, batch))
-            records += map(_record, reply)
-        return records
+        return [_record(r) for r in await self._read("resolve", map(entity_key, uids))]
 
     async def discover(
         self, class_name: str, *, allow_subclasses: bool
     ) -> list[AgentId[Any]]:
-        """Return the agents of a class that are not terminated."""
-        reply = await self._call("discover", class_name, int(allow_subclasses))
+        """Return the agents of a class that are not terminated.
+
+        What it costs is in proportion to these, however many others there are.
+        """
+        members = await self._call("members", class_name, int(not allow_subclasses))
+        keys = [m.decode() for m in members if m.isascii()]
         found: list[AgentId[Any]] = []
-        for key, name in reply:
-            try:
-                uid = base32_to_uuid(key.decode())
-            except ValueError:
-                continue
-            found.append(AgentId(uid=uid, name=name.decode() or None))
+        for key, name in zip(keys, await self._read("names", keys), strict=True):
+            if name is not None:
+                with contextlib.suppress(ValueError):
+                    uid = base32_to_uuid(key)
+                    found.append(AgentId(uid=uid, name=name.decode() or None))
         return found
 
     async def audit(self, uid: EntityId, stream: str) -> Books:
@@ -278,6 +298,13 @@ class Directory:
     async def beat(self, uid: EntityId) -> None:
         """Note that a mailbox is alive now."""
         await self._call("beat", entity_key(uid))
+
+    async def _read(self, name: str, keys: Iterable[str]) -> list[Any]:
+        """Ask about many mailboxes: in scripts that are short, sent together."""
+        rest = list(keys)
+        batches = [rest[i : i + _BATCH] for i in range(0, len(rest), _BATCH)]
+        replies = await asyncio.gather(*(self._call(name, *b) for b in batches))
+        return [answer for reply in replies for answer in reply]
 
     async def _call(self, name: str, *arguments: Argument) -> Any:
         return await self._server.call(name, *arguments, timeout=DIRECTORY_TIMEOUT)

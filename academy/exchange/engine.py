@@ -32,8 +32,9 @@ from academy.exchange.links import Links
 from academy.exchange.queues import NotRegisteredError, Queues
 from academy.exchange.receiver import Receiver
 from academy.exchange.router import Router, terminated
-from academy.exchange.server import Server, ServerUnavailableError
+from academy.exchange.server import Server
 from academy.exchange.stream import Received
+from academy.exchange.taker import Taker
 from academy.exchange.wake import News, WakeReader
 from academy.identifier import EntityId
 from academy.link.address import Addresses
@@ -53,8 +54,6 @@ SEND_GRACE = 1.0
 """Seconds that messages on their way have when their sender closes, before they are
 queued."""
 TAKEN_OVER = "another client took its mailbox over"
-TAKE_AGAIN = 1.0
-"""Seconds after which a take is repeated that the server has refused."""
 
 
 class Engine:
@@ -94,6 +93,8 @@ class Engine:
         self._by_key: dict[str, BoundMailbox] = {}
         self._by_uid: dict[int, BoundMailbox] = {}
         self._backlog = Backlog()
+        self._binding: dict[str, bool] = {}
+        """Mailboxes that are being bound, each with whether there were news of it."""
         self._tasks = Tasks("exchange-engine")
         config = LinkConfig()
         self.courier = Courier(self.queues, config, self._restore)
@@ -102,6 +103,15 @@ class Engine:
         self._receiver = Receiver(
             self.queues, self.router, self.auditor, self.courier.newer
         )
+        self._taker = Taker(
+            self.queues,
+            self._receiver,
+            self._fenced,
+            self._mailbox_gone,
+            self._restore,
+        )
+        # Bound once, and not for each of many mailboxes.
+        self._want, self._bounce = self._taker.want, self._receiver.bounce
         self._detector = FailureDetector(self.directory, self.courier, self.auditor)
         self._lease = Lease(info, keys.prefix, self.process, self._lease_lost)
         self.links: Links | None = None
@@ -161,6 +171,7 @@ class Engine:
     async def close(self) -> None:
         """Give up the lease and close the connections, within seconds."""
         await self._tasks.cancel()
+        await self._taker.close()
         await self.router.close()
         await self.courier.close()
         if self.links is not None:
@@ -203,9 +214,17 @@ class Engine:
             self._drop(former)
             former.fence()
             await self._release(former, TAKEN_OVER)
-        inc, marks, mro, clean = await self.directory.bind(uid, self.process)
-        parts = Received(inc, marks), self._want, clean, self._receiver.bounce
+        key = entity_key(uid)
+        self._binding.setdefault(key, False)
+        try:
+            inc, marks, mro, clean, waiting = await self.directory.bind(
+                uid, self.process
+            )
+        finally:
+            told = self._binding.pop(key, True)
+        parts = Received(inc, marks), self._want, clean, self._bounce
         box = BoundMailbox(uid, mro, inc, *parts, self._backlog)
+        box.dirty = waiting or told
         former = self.boxes.get(uid)
         if former is not None:
             self._fenced(former)
@@ -270,33 +289,6 @@ class Engine:
             await self._reassert(box)
             await self.queues.give_back(box, untaken, stall=STALL)
 
-    # Taking
-
-    def _want(self, box: BoundMailbox) -> None:
-        if box.take is None or box.take.done():
-            box.take = self._tasks.spawn(self._take(box), name=f"take-{box.uid}")
-
-    async def _take(self, box: BoundMailbox) -> None:
-        try:
-            while box.wanting:
-                box.dirty = False
-                for entry in await self.queues.take(box):
-                    self._receiver.queued(box, entry)
-        except FencedError:
-            self._fenced(box)
-        except MailboxTerminatedError as e:
-            self._mailbox_gone(box.key, e.reason or "")
-        except NotRegisteredError:
-            box.dirty = True
-            self._restore()
-        except ServerUnavailableError:
-            # When the server is back, the reader reports a gap and this box is woken.
-            box.dirty = True
-        except ExchangeError as e:
-            logger.warning("%s could not take its messages: %s", box.uid, e)
-            box.dirty = True
-            asyncio.get_running_loop().call_later(TAKE_AGAIN, box.wake)
-
     # News
 
     async def _hear(self) -> None:
@@ -310,6 +302,8 @@ class Engine:
 
     def _on_news(self, news: News) -> None:
         box = self._by_key.get(news.entity)
+        if news.entity in self._binding:
+            self._binding[news.entity] = True
         if news.kind == "m" and box is not None:
             box.wake()
         elif news.kind == "f" and box is not None and news.inc > box.inc:
@@ -342,8 +336,7 @@ class Engine:
             self.courier.retire(box)
             self.router.refuse(box, box.untaken(), reason)
         self._moved(key)
-        self.auditor.terminated(key, reason)
-        self.router.forget_dest(base32_to_uuid(key))
+        self.router.forget_dest(base32_to_uuid(key), reason)
 
     def _drop(self, box: BoundMailbox) -> bool:
         """Forget a box; return whether it was the current one of its mailbox."""
@@ -372,6 +365,7 @@ class Engine:
     def _restore(self) -> None:
         """Repair the directory after the server was away or has lost data."""
         self.auditor.distrust_leases()
+        self._binding = dict.fromkeys(self._binding, True)
         if self._restoring is None or self._restoring.done():
             self._restoring = self._tasks.spawn(
                 self._restore_all(), name="exchange-restore"

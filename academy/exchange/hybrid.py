@@ -14,11 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar
 
 from academy.exchange.client_config import ExchangeClientConfig
-from academy.exchange.connection import (
-    RedisConnectionInfo,
-    async_client,
-    parse_url,
-)
+from academy.exchange.connection import RedisConnectionInfo, parse_url
 from academy.exchange.credential import redacted
 from academy.exchange.factory import ExchangeFactory
 from academy.exchange.keys import base32_to_uuid, check_namespace, uuid_to_base32
@@ -67,7 +63,8 @@ class HybridExchangeTransport(RelayTransport):
 
     Args:
         mailbox_id: The mailbox.
-        redis_client: A client of the server; the transport owns it.
+        redis_client: A client of the server, which the transport then owns and closes;
+            `None` for none. It is not used: mailboxes share connections.
         redis_info: The server.
         namespace: Namespace of the keys.
         host: Address under which peers can reach this host.
@@ -83,7 +80,7 @@ class HybridExchangeTransport(RelayTransport):
     def __init__(
         self,
         mailbox_id: EntityId,
-        redis_client: redis.asyncio.Redis,
+        redis_client: redis.asyncio.Redis | None,
         *,
         redis_info: RedisConnectionInfo,
         namespace: str,
@@ -145,7 +142,7 @@ class HybridExchangeTransport(RelayTransport):
             check_port(port)
         transport = cls(
             mailbox_id or UserId.new(name=name),
-            async_client(redis_info, timeout=5.0),
+            None,
             redis_info=redis_info,
             namespace=namespace,
             host=host,
@@ -185,7 +182,8 @@ class HybridExchangeTransport(RelayTransport):
         try:
             await super().close()
         finally:
-            await self._redis_client.aclose()
+            if self._redis_client is not None:
+                await self._redis_client.aclose()
             release_port(self._port)
 
 

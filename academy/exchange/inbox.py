@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import threading
 from typing import Generic, TypeVar
 
 ItemT = TypeVar("ItemT")
+
+_making = threading.Lock()
 
 
 class Inbox(Generic[ItemT]):
@@ -14,24 +17,33 @@ class Inbox(Generic[ItemT]):
 
     `put`, `end` and `drain` may be called from any thread; `get` belongs to the event
     loop that the inbox was made in.
+
+    One that has never held anything is small: most of many mailboxes have their
+    messages handed over as they arrive.
     """
+
+    __slots__ = ("_arrived", "_items", "_loop", "error")
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._items: collections.deque[ItemT] = collections.deque()
-        self._arrived = asyncio.Event()
+        self._items: collections.deque[ItemT] | None = None
+        self._arrived: asyncio.Event | None = None
         self.error: Exception | None = None
         """The error that the inbox was ended with, if it was."""
 
     def __len__(self) -> int:
-        return len(self._items)
+        return len(self._items or ())
 
     def items(self) -> list[ItemT]:
         """Return what was not taken yet; it stays."""
-        return list(self._items)
+        return list(self._items or ())
 
     def put(self, item: ItemT) -> None:
         """Append an item; after the end it is kept for `drain`."""
+        if self._items is None:
+            with _making:  # or two threads might make one each
+                if self._items is None:
+                    self._items = collections.deque()
         self._items.append(item)
         self._wake()
 
@@ -60,20 +72,26 @@ class Inbox(Generic[ItemT]):
         """
         async with asyncio.timeout(timeout):
             while not self._items and self.error is None:
+                if self._arrived is None:
+                    self._arrived = asyncio.Event()
                 self._arrived.clear()
                 # An item may have come from another thread before the clear.
                 if not self._items and self.error is None:
                     await self._arrived.wait()
         if self.error is not None:
             raise self.error
+        assert self._items is not None
         return self._items.popleft()
 
     def _wake(self) -> None:
+        arrived = self._arrived
+        if arrived is None:
+            return  # nobody has ever waited; whoever does looks at the items first
         if self._running_here():
-            self._arrived.set()
+            arrived.set()
             return
         try:
-            self._loop.call_soon_threadsafe(self._arrived.set)
+            self._loop.call_soon_threadsafe(arrived.set)
         except RuntimeError:
             # The consumer's loop is closed: nobody waits. Items stay for `drain`.
             return

@@ -13,6 +13,11 @@ import uuid
 
 from academy.identifier import EntityId
 
+_BASE32 = re.compile("[A-Z2-7]{26}")
+_DIGITS = str.maketrans(
+    "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", "0123456789abcdefghijklmnopqrstuv"
+)
+"""From the digits of base32 to those that `int` reads, which is much faster."""
 _NAMESPACE = re.compile(r"[A-Za-z0-9_.:/@-]{1,128}")
 
 
@@ -29,13 +34,12 @@ def base32_to_uuid(uid: str) -> uuid.UUID:
     """
     if not isinstance(uid, str) or len(uid) != 26:
         raise ValueError(f"Not the base32 form of a UUID (26 characters): {uid!r}.")
-    try:
-        found = uuid.UUID(bytes=base64.b32decode(uid + "======"))
-    except ValueError as e:
-        raise ValueError(f"Not the base32 form of a UUID: {uid!r} ({e}).") from e
-    if uuid_to_base32(found) != uid:
+    if not _BASE32.fullmatch(uid):
+        raise ValueError(f"Not the base32 form of a UUID: {uid!r} (A to Z, 2 to 7).")
+    number = int(uid.translate(_DIGITS), 32)
+    if number & 3:
         raise ValueError(f"Not the base32 form of a UUID: {uid!r} has stray bits.")
-    return found
+    return uuid.UUID(int=number >> 2)
 
 
 def check_namespace(namespace: str) -> str:

@@ -11,7 +11,7 @@ from typing import TypeVar
 from academy.exchange.bound import BoundMailbox
 from academy.exchange.ledger import Awaited
 from academy.exchange.outbox import Outbox, Parcel
-from academy.exchange.stream import REPLIES
+from academy.exchange.stream import REPLIES, REQUESTS
 from academy.identifier import EntityId
 from academy.link.channel import ChannelKey
 from academy.link.peer import Peer
@@ -80,9 +80,11 @@ class Lines:
         self._by_box: dict[BoundMailbox, set[Line]] = {}
         self._by_dest: dict[uuid.UUID, set[Line]] = {}
         self._by_process: dict[bytes, set[Line]] = {}
+        self._newest: dict[uuid.UUID, int] = {}
 
     def add(self, line: Line) -> None:
         """Enter a line that no process is known for."""
+        line.known = max(line.known, self._newest.get(line.dest.uid, 0))
         self._by_key[line.key] = line
         self._by_box.setdefault(line.box, set()).add(line)
         self._by_dest.setdefault(line.dest.uid, set()).add(line)
@@ -92,6 +94,8 @@ class Lines:
         self._by_key.pop(line.key, None)
         _discard(self._by_box, line.box, line)
         _discard(self._by_dest, line.dest.uid, line)
+        if line.dest.uid not in self._by_dest:
+            self._newest.pop(line.dest.uid, None)
         _discard(self._by_process, line.process, line)
 
     def place(self, line: Line, process: bytes) -> None:
@@ -117,6 +121,17 @@ class Lines:
         """Return the lines to a mailbox."""
         return list(self._by_dest.get(dest, ()))
 
+    def outdated(self, dest: uuid.UUID, inc: int) -> list[Line]:
+        """Return the lines to a mailbox if they have not heard of an incarnation yet.
+
+        Every message tells an incarnation of its sender, to which thousands of
+        mailboxes may have lines: they are looked through only for a new one.
+        """
+        if inc <= self._newest.get(dest, 0) or dest not in self._by_dest:
+            return []
+        self._newest[dest] = inc
+        return self.to(dest)
+
     def at(self, process: bytes) -> list[Line]:
         """Return the lines to mailboxes that are in a process, as far as is known."""
         return list(self._by_process.get(process, ()))
@@ -137,9 +152,20 @@ class Lines:
             dest: The other one.
             inc: The incarnation; 0 for any.
         """
-        lines = [line for line in self.to(dest.uid) if line.box is box]
+        keys = (
+            ChannelKey(box.uid.uid, box.inc, dest.uid, lane)
+            for lane in (REQUESTS, REPLIES)
+        )
+        lines = [line for line in map(self._by_key.get, keys) if line is not None]
         linked = {line.outbox.incarnation for line in lines} - {0}
         return bool(linked) if inc == 0 else inc in linked
+
+    def has_directly(self, box: BoundMailbox, awaited: Awaited) -> bool:
+        """Return whether a request was sent on a channel that is still open."""
+        line, parcel = self._carrier(box, awaited), awaited.parcel
+        if line is None or parcel is None or not parcel.inc:
+            return False
+        return parcel.inc == line.outbox.incarnation
 
     def answering(self, box: BoundMailbox) -> set[uuid.UUID]:
         """Return the tags of the answers of a mailbox that are still on their way."""

@@ -91,6 +91,8 @@ class Links:
         self._tasks = Tasks("exchange-links")
         self._where: dict[uuid.UUID, bytes] = {}
         self._addresses: dict[bytes, Addresses] = {}
+        self._many_addresses = 16
+        """How many there may be until those that nobody uses are dropped."""
         self._seeking: dict[uuid.UUID, float] = {}
         self.node = node(self)
         self._sources = Sources(directory, self.node.process, by_uid)
@@ -177,10 +179,11 @@ class Links:
             self._use(line, process)
 
     def _forget_unused(self) -> None:
+        if len(self._addresses) <= self._many_addresses:
+            return
         used = {*self._where.values(), *self.node.peers}
-        if len(self._addresses) > 2 * len(used) + 16:
-            kept = {p: a for p, a in self._addresses.items() if p in used}
-            self._addresses = kept
+        kept = {p: a for p, a in self._addresses.items() if p in used}
+        self._addresses, self._many_addresses = kept, 2 * len(kept) + 16
 
     def _use(self, line: Line, process: bytes) -> None:
         """Have a line go by the link to a process; dial that if there is none."""
@@ -227,6 +230,8 @@ class Links:
         lines = self._lines.at(peer.process)
         for line in lines:
             self._courier.leave(line, grace=may_return)
+        if not may_return and not peer.suspected:
+            self._forget_idle(lines)
         addresses = self._addresses.get(peer.process)
         if addresses is None:
             return
@@ -245,6 +250,15 @@ class Links:
             if refusal is not None:
                 detail = f"it is not what {note.key.src} may send"
                 self._refuse(peer, refusal, detail)
+
+    def _forget_idle(self, lines: list[Line]) -> None:
+        """Forget those lines that nothing is on, and no answer is awaited on.
+
+        Their streams go on with the next message, which makes a new line.
+        """
+        for line in lines:
+            if not len(line.outbox) and not line.box.ledger.awaiting(line.dest):
+                self._courier.drop(line)
 
     def session_event(self, peer: Peer, event: Event) -> None:
         """React to what else the session with a peer says."""

@@ -99,6 +99,8 @@ class RelayTransport(ExchangeTransportMixin, NoPickleMixin):
                 await engine.listen(self._port)
             self._box = await self._bind(engine, register=register)
         except BaseException:
+            if register:
+                engine.directory.withdraw(self._mailbox_id)
             await self._release(engine)
             raise
         self._engine = engine

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import Awaitable, Mapping
-from typing import Any, NoReturn
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any, NoReturn, TypeAlias
 
 from academy.exception import (
     ExchangeError,
@@ -45,6 +45,8 @@ BARRIER_TIMEOUT = 0.5
 """Seconds that a message waits for those before it to leave the queue, before it is
 queued behind them."""
 
+Ended: TypeAlias = Callable[[Iterable[BoundMailbox], uuid.UUID, str], None]
+
 
 def terminated(uid: EntityId, reason: str, executed: Executed) -> AcademyErrorResponse:
     """Return the answer for those who wait for a mailbox that is closed for good."""
@@ -79,6 +81,8 @@ class Router:
         self._own_stream = SendStream(f"p{process}", 0, REPLIES)
         self._senders: dict[uuid.UUID, set[BoundMailbox]] = {}
         self._tasks = Tasks("exchange-responses")
+        self.ended: Ended = lambda senders, dest, reason: None
+        """Told of a mailbox that is closed for good: who had sent to it, and why."""
 
     def submit(
         self, box: BoundMailbox, message: Message[Any]
@@ -147,18 +151,24 @@ class Router:
             await work
         except MailboxTerminatedError as e:
             if e.uid.uid == dest.uid:
-                self.forget_dest(dest.uid)
+                self.forget_dest(dest.uid, e.reason or "")
             raise
 
     def _open(self, box: BoundMailbox, dest: EntityId, lane: int) -> Outlet:
         self._senders.setdefault(dest.uid, set()).add(box)
         return box.open_outlet(dest, lane)
 
-    def forget_dest(self, dest: uuid.UUID) -> None:
+    def senders(self, dest: uuid.UUID) -> list[BoundMailbox]:
+        """Return the mailboxes of this process that have sent to a mailbox."""
+        return list(self._senders.get(dest, ()))
+
+    def forget_dest(self, dest: uuid.UUID, reason: str) -> None:
         """Drop what is kept about a mailbox that is closed for good."""
         self.courier.gone(dest)
-        for box in self._senders.pop(dest, ()):
+        senders = self._senders.pop(dest, set())
+        for box in senders:
             box.forget_streams(dest)
+        self.ended(senders, dest, reason)
 
     def forget_source(self, box: BoundMailbox) -> None:
         """Drop what is kept about a mailbox that is no longer bound here."""

@@ -23,24 +23,23 @@ from redis.exceptions import (
     AuthenticationError,
     BusyLoadingError,
     ConnectionError,
-    InvalidResponse,
     NoPermissionError,
     NoScriptError,
     OutOfMemoryError,
     ReadOnlyError,
     RedisError,
-    ResponseError,
     TimeoutError,
 )
 
 from academy.exception import ExchangeError
 from academy.exchange.connection import RedisConnectionInfo, async_client
 from academy.exchange.credential import CredentialError
+from academy.exchange.silence import Silence
+from academy.exchange.version import IncompatibleServerError, check_version
 from academy.task import Tasks
 
 logger = logging.getLogger(__name__)
 
-MINIMUM_VERSION = (7, 0)
 COMMAND_TIMEOUT = 5.0
 BATCH_COMMANDS = 256
 BATCH_BYTES = 4 << 20
@@ -73,10 +72,6 @@ class ServerUnavailableError(ExchangeError):
 
     def __reduce__(self) -> Any:
         return type(self), (self.attempted, self.detail)
-
-
-class IncompatibleServerError(ExchangeError):
-    """The server lacks commands that the exchange needs."""
 
 
 @functools.cache
@@ -146,11 +141,13 @@ class Server:
         self._arrived = asyncio.Event()
         self._hashes: dict[str, str] = {}
         self._tasks = Tasks("redis-commands")
-        self._last_reply = 0.0
-        self._asked_since: float | None = None
+        self._silence = Silence(self._lose_patience)
+        self._hasty: dict[Command, float] = {}
         self._closed = False
         self.commands = 0
         """How many commands were sent, for tests and statistics."""
+        self.trips = 0
+        """In how many round trips they were answered."""
 
     async def open(self) -> None:
         """Connect and check the server.
@@ -165,14 +162,15 @@ class Server:
         """
         deadline = asyncio.get_running_loop().time() + 4.0
         attempt = 0
+        where = f"{self.info.hostname}:{self.info.port}"
         # Now, since later there may be no file descriptor left to read them.
         scripts()
         while True:
             try:
                 async with asyncio.timeout_at(deadline):
-                    await self._check_version()
+                    await check_version(self._client, where)
                 break
-            except CredentialError:
+            except (CredentialError, IncompatibleServerError):
                 await self._client.aclose()
                 raise
             except (AuthenticationError, NoPermissionError) as e:
@@ -203,38 +201,10 @@ class Server:
                 await asyncio.sleep(pause)
         self._tasks.spawn(self._pump(), name="redis-commands")
 
-    async def _check_version(self) -> None:
-        try:
-            hello: Any = await self._client.execute_command("HELLO")  # type: ignore[no-untyped-call]
-            found = hello[b"version"].decode()
-            version = tuple(int(n) for n in found.split(".")[:2])
-        except NoPermissionError:
-            raise
-        except (
-            ResponseError,
-            InvalidResponse,
-            LookupError,
-            TypeError,
-            ValueError,
-            AttributeError,
-        ) as e:
-            await self._client.aclose()
-            raise IncompatibleServerError(
-                f"{self.info.hostname}:{self.info.port} does not answer as Redis 7 "
-                f"does ({e}). Use Redis >= 7.0 or Valkey."
-            ) from e
-        if version < MINIMUM_VERSION:
-            await self._client.aclose()
-            raise IncompatibleServerError(
-                f"{self.info.hostname}:{self.info.port} runs version {found}; the "
-                "exchange needs Redis >= 7.0 or Valkey."
-            )
-
     @property
     def away(self) -> bool:
         """Whether the server has not answered for a second what it was asked."""
-        now = asyncio.get_running_loop().time()
-        return self._asked_since is not None and now - self._asked_since > 1.0
+        return self._silence.seconds > 1.0
 
     async def call(
         self,
@@ -259,10 +229,14 @@ class Server:
             ServerFullError: The server has no memory left.
             ExchangeError: It refused the script.
         """
-        reply = self.submit(name, *arguments, timeout=timeout).future
-        if stall is not None:
-            await self.while_answering(reply, stall)
-        return await reply
+        command = self.submit(name, *arguments, timeout=timeout)
+        if stall is None:
+            return await command.future
+        self._hasty[command] = stall
+        try:
+            return await command.future
+        finally:
+            del self._hasty[command]
 
     def submit(self, name: str, *arguments: Argument, timeout: float) -> Command:
         """Put a call in line, behind all that were made before."""
@@ -281,10 +255,11 @@ class Server:
         Raises:
             ServerUnavailableError: The server answered nobody for so many seconds.
         """
-        start = asyncio.get_running_loop().time()
+        trips, quiet = self.trips, 0.0
         while not (await asyncio.wait([future], timeout=stall / 4))[0]:
-            quiet_since = self._asked_since or max(start, self._last_reply)
-            if asyncio.get_running_loop().time() - quiet_since > stall:
+            quiet = quiet + stall / 4 if trips == self.trips else 0.0
+            trips = self.trips
+            if max(quiet, self._silence.seconds) > stall:
                 future.cancel()
                 raise ServerUnavailableError(True, f"no answer for {stall:g} s")
 
@@ -292,6 +267,7 @@ class Server:
         """Close the connection. What has no answer fails. Idempotent."""
         self._closed = True
         await self._tasks.cancel()
+        self._silence.end()
         for command in self._queue:
             self._fail(command, "the client was closed")
         self._queue.clear()
@@ -306,7 +282,7 @@ class Server:
             batch = self._next_batch()
             if not batch:
                 continue
-            self._asked_since = self._asked_since or asyncio.get_running_loop().time()
+            self._silence.begin()
             try:
                 replies = await self._send(batch)
             except _TRANSIENT as e:
@@ -318,6 +294,7 @@ class Server:
                 continue
             except Exception as e:
                 logger.exception("A batch of commands failed")
+                self._silence.end()
                 for command in batch:
                     self._fail(command, f"{type(e).__name__}: {e}")
                 continue
@@ -327,12 +304,17 @@ class Server:
             if attempt:
                 logger.info("The Redis server is back")
             attempt = 0
-            self._last_reply = asyncio.get_running_loop().time()
-            self._asked_since = None
+            self.trips += 1
+            self._silence.end()
             for command, reply in zip(batch, replies, strict=True):
                 self._answer(command, reply)
             # They may be large, and the next ones may be long in coming.
             del batch, replies, command, reply
+
+    def _lose_patience(self, silence: float) -> None:
+        for command, stall in list(self._hasty.items()):
+            if silence > stall:
+                self._fail(command, f"no answer for {stall:g} s")
 
     def _next_batch(self) -> list[Command]:
         batch: list[Command] = []

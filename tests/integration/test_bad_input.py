@@ -31,7 +31,7 @@ from academy.exchange.client import UserExchangeClient
 from academy.exchange.hybrid import HybridExchangeFactory, base32_to_uuid
 from academy.exchange.keys import Keys, entity_key
 from academy.exchange.redis import RedisExchangeFactory
-from academy.exchange.server import IncompatibleServerError
+from academy.exchange.version import IncompatibleServerError
 from academy.handle import Handle, ProxyHandle
 from academy.identifier import AgentId
 from academy.manager import Manager

@@ -64,6 +64,51 @@ async def test_agents_are_shut_down_together() -> None:
     assert ending == 3
 
 
+async def test_many_agents_end_in_waves(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Counted(Counter):
+        async def agent_on_shutdown(self) -> None:
+            nonlocal ending, most
+            ending += 1
+            most = max(most, ending)
+            await asyncio.sleep(0.01)
+            ending -= 1
+
+    monkeypatch.setattr(closing_module, "WAVE", 2)
+    monkeypatch.setattr(closing_module, "WAVE_PATIENCE", 10.0)
+    ending = most = 0
+    manager = await make(shutdown_timeout=10)
+    for _ in range(5):
+        await (await manager.launch(Counted)).ping()
+    await manager.close()
+    assert manager.running() == set()
+    assert most == 2
+
+
+@pytest.mark.parametrize(
+    ("limit", "seconds"), [("WAVE_PATIENCE", 0.01), ("WAVE_SHARE", 0.001)]
+)
+async def test_a_wave_that_is_slow_does_not_hold_up_the_others(
+    limit: str, seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Slow(Counter):
+        async def agent_on_shutdown(self) -> None:
+            nonlocal ending
+            ending += 1
+            if ending == 5:
+                all_ending.set()
+            await all_ending.wait()
+
+    monkeypatch.setattr(closing_module, "WAVE", 2)
+    monkeypatch.setattr(closing_module, "WAVE_PATIENCE", 60.0)
+    monkeypatch.setattr(closing_module, limit, seconds)
+    ending, all_ending = 0, asyncio.Event()
+    manager = await make(shutdown_timeout=10)
+    for _ in range(5):
+        await (await manager.launch(Slow)).ping()
+    await manager.close()
+    assert ending == 5
+
+
 async def test_mailboxes_and_client_are_closed() -> None:
     manager = await make()
     async with watching(manager) as client:

@@ -376,6 +376,49 @@ class TestEventLoop:
         future.cancel()
         assert cancelled.wait(10)
 
+    def test_a_call_that_runs_says_so(self, executor: EventLoopExecutor) -> None:
+        begun = threading.Event()
+
+        async def call() -> None:
+            begun.set()
+            await asyncio.sleep(1000)
+
+        future = executor.submit(call)
+        assert begun.wait(10)
+        wait_until(future.running, "the call runs")
+        assert future.cancel()
+        assert future.cancel()
+        assert future.cancelled()
+        assert not future.running()
+
+    def test_whoever_waits_for_cancelled_calls_is_told(
+        self, executor: EventLoopExecutor
+    ) -> None:
+        """One that runs, and one that the thread has not seen yet."""
+        running = executor.submit(asyncio.sleep, 1000)
+        held = threading.Event()
+        executor.submit(held.wait)
+        unseen = executor.submit(asyncio.sleep, 1000)
+        for future in (running, unseen):
+            assert future.cancel()
+        held.set()
+        done, _ = concurrent.futures.wait([running, unseen], timeout=10)
+        assert done == {running, unseen}
+
+    def test_a_call_that_cancels_itself(self, executor: EventLoopExecutor) -> None:
+        async def call() -> None:
+            raise asyncio.CancelledError
+
+        with pytest.raises(concurrent.futures.CancelledError):
+            executor.submit(call).result(10)
+
+    def test_a_call_that_has_ended_cannot_be_cancelled(
+        self, executor: EventLoopExecutor
+    ) -> None:
+        future = executor.submit(twice, 2)
+        assert future.result(10) == 4
+        assert not future.cancel()
+
     def test_exchange_client_of_the_caller_is_out_of_reach(
         self, executor: EventLoopExecutor
     ) -> None:

@@ -8,7 +8,12 @@ from collections.abc import AsyncGenerator, Generator
 import pytest
 
 from academy.debug import set_academy_debug
-from academy.task import SafeTaskExitError, Tasks, spawn_guarded_background_task
+from academy.task import (
+    SafeTaskExitError,
+    Tasks,
+    spawn_guarded_background_task,
+    take_steps,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -242,3 +247,41 @@ class TestTasks:
         release.set()
         await task
         assert len(tasks) == 0
+
+
+# Steps
+
+
+async def test_steps_are_all_taken_and_the_first_failure_is_raised() -> None:
+    taken = []
+
+    async def well() -> None:
+        taken.append("well")
+
+    def ill() -> None:
+        taken.append("ill")
+        raise LookupError("first")
+
+    async def worse() -> None:
+        taken.append("worse")
+        raise ValueError("second")
+
+    with pytest.raises(LookupError, match="first"):
+        await take_steps([well, ill, worse, well])
+    assert taken == ["well", "ill", "worse", "well"]
+    await take_steps([])
+
+
+async def test_cancelling_goes_on_with_the_next_step() -> None:
+    begun, taken = asyncio.Event(), []
+
+    async def wait() -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    task = asyncio.create_task(take_steps([wait, lambda: taken.append("next")]))
+    await begun.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert taken == ["next"]

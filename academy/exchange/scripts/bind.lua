@@ -12,5 +12,6 @@ if last[1] and last[1] == last[4] then joins = last[5] or last[4] end
 call('HSET', key, 'inc', inc, 'uid', uid, 'joins', joins, 'hb', us(now))
 if alive(last[2]) and last[2] ~= uid then tell(last[2], 'f', eid, inc, '') end
 tell_watchers('b', eid, inc, '')
+local waiting = call('XLEN', P .. 'r:' .. eid) + call('XLEN', P .. 'q:' .. eid)
 return {'ok', inc, call('HGETALL', P .. 'tk:' .. eid), last[3] or '',
-        last[5] or '0', last[4] or '0'}
+        last[5] or '0', last[4] or '0', waiting}

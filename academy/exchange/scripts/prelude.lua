@@ -13,7 +13,8 @@
 --   tk:<eid>   hash: stream -> "seq:inc:base"          highest seq taken, by which
 --              incarnation, and the highest that former incarnations took
 --   ls:<uid>   lease of a process                      wake:<uid> stream: what it must hear
---   class:<c>  set of agents                           watch:<eid> set of processes
+--   class:<c>  set of agents, also of derived classes   exact:<c> without those
+--   watch:<eid> set of processes
 --   gone       zset of terminated mailboxes            why hash of the reasons
 local P = ARGV[1]
 local call = redis.call
@@ -40,6 +41,19 @@ local function tell_watchers(kind, eid, inc, text)
   local key = P .. 'watch:' .. eid
   for _, uid in ipairs(call('SMEMBERS', key)) do
     if alive(uid) then tell(uid, kind, eid, inc, text) else call('SREM', key, uid) end
+  end
+end
+
+-- A process wants news of a mailbox. Whenever twice as many do, those that are gone are
+-- dropped, so that a mailbox that never moves does not keep all who ever asked for it.
+local function watch(eid, uid)
+  local key = P .. 'watch:' .. eid
+  if call('SADD', key, uid) == 0 then return end
+  local count, limit = call('SCARD', key), 64
+  while limit < count do limit = limit * 2 end
+  if count < limit then return end
+  for _, other in ipairs(call('SMEMBERS', key)) do
+    if not alive(other) then call('SREM', key, other) end
   end
 end
 
@@ -75,8 +89,16 @@ local function check_owner(eid, inc)
   return {'fenced'}
 end
 
-local function add_to_classes(eid, mro)
+-- The sets of agents by their classes; mro = class names, nearest first, one per line.
+local function class_keys(mro)
+  local keys = {}
   for class in string.gmatch(mro, '[^\n]+') do
-    call('SADD', P .. 'class:' .. class, eid)
+    if #keys == 0 then keys[1] = P .. 'exact:' .. class end
+    keys[#keys + 1] = P .. 'class:' .. class
   end
+  return keys
+end
+
+local function add_to_classes(eid, mro)
+  for _, key in ipairs(class_keys(mro)) do call('SADD', key, eid) end
 end

@@ -58,6 +58,6 @@ elseif call('SISMEMBER', refusals, stream .. ' ' .. ARGV[6]) == 1 then
   -- A second try of what was refused; only what came behind it found room.
   return {'full', waiting, bytes}
 end
-call('SADD', P .. 'watch:' .. dest, ARGV[8])
+watch(dest, ARGV[8])
 if alive(uid) then tell(uid, 'm', dest, '', '') end
 return {'ok', tonumber(stamp)}

@@ -28,9 +28,7 @@ for _, e in ipairs(call('ZRANGE', P .. 'gone', '-inf', '(' .. old, 'BYSCORE', 'L
   call('HDEL', P .. 'why', e)
   call('ZREM', P .. 'gone', e)
 end
-for class in string.gmatch(record[2] or '', '[^\n]+') do
-  call('SREM', P .. 'class:' .. class, eid)
-end
+for _, k in ipairs(class_keys(record[2] or '')) do call('SREM', k, eid) end
 if alive(record[1]) then tell(record[1], 'g', eid, record[3] or '0', reason) end
 tell_watchers('g', eid, record[3] or '0', reason)
 for _, k in ipairs({'mb:', 'q:', 'r:', 'ap:', 'tk:', 'fu:', 'watch:'}) do call('DEL', P .. k .. eid) end

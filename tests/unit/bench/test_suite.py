@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from academy.bench.case import Bench, Case
-from academy.bench.cases import CASES, OURS
+from academy.bench.cases import CASES, NOT_QUICK, OURS
 from academy.bench.interpreter import Interpreter
 from academy.bench.machine import Machine
 from academy.bench.rows import Drain, Echo, Failure
@@ -39,7 +39,7 @@ def case(
 
 def test_all_groups_but_those_that_take_long() -> None:
     assert choose(CASES, [], quick=False) == CASES
-    assert set(choose(CASES, [], quick=True)) == set(CASES) - {"gigabyte"}
+    assert set(choose(CASES, [], quick=True)) == set(CASES) - NOT_QUICK
 
 
 def test_only_some_groups_in_their_order() -> None:
@@ -124,7 +124,7 @@ def test_json_there_and_back() -> None:
 @pytest.mark.slow
 def test_all_programs_of_this_package() -> None:
     """Each once, for a moment; large values are not for tests."""
-    names = set(CASES) - {"gigabyte", "beside"}
+    names = set(CASES) - {*NOT_QUICK, "beside"}
     groups = choose(CASES, names, quick=True)
     results = run(groups, quick=True, seconds=0.01, say=lambda text: None)
     assert not results.failed, results.plain()

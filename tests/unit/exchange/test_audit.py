@@ -13,7 +13,7 @@ from academy.exception import (
     PeerUnreachableError,
     RequestLostError,
 )
-from academy.exchange import audit
+from academy.exchange import audit, grace
 from academy.exchange.bound import BoundMailbox
 from academy.exchange.connection import RedisConnectionInfo
 from academy.exchange.engine import Engine
@@ -45,6 +45,7 @@ def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(audit, "INTERVAL", 0.1)
     monkeypatch.setattr(audit, "PROBE_AGE", 0.3)
     monkeypatch.setattr(audit, "GRACE", 0.1)
+    monkeypatch.setattr(grace, "GRACE", 0.1)
     monkeypatch.setattr(audit, "RECHECK", 0.03)
     monkeypatch.setattr(audit, "STATS_TIMEOUT", 0.5)
 
@@ -126,6 +127,37 @@ async def test_requests_in_the_queue_of_an_owner_here(new_engine: NewEngine) -> 
     await send(engine, user, uid, 1)
     await bind_agent(engine, uid)
     await nothing_is_settled(user, engine)
+
+
+async def test_the_books_are_not_asked_about_what_is_on_a_link(
+    new_engine: NewEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit, "PROBE_AGE", 60.0)
+    here, there = await new_engine(direct=True), await new_engine(direct=True)
+    user, agent = await bind_user(here), await bind_agent(there)
+    await connect(here, user, agent)
+    user.ledger.awaited.clear()  # that request went through the queue
+    asked = 0
+    look = here.directory.audit
+
+    async def count(*arguments: Any) -> Any:
+        nonlocal asked
+        asked += 1
+        return await look(*arguments)
+
+    monkeypatch.setattr(here.directory, "audit", count)
+    await send(here, user, agent.uid, 1)
+    await take(agent)
+    with pytest.raises(TimeoutError):
+        await user.recv(0.5)
+    assert asked == 0
+    monkeypatch.setattr(audit, "PROBE_AGE", 0.0)  # the request is old enough now
+    await until(lambda: asked)
+    monkeypatch.setattr(audit, "PROBE_AGE", 60.0)
+    assert there.links is not None
+    await there.links.close()
+    asked = 0
+    await until(lambda: asked)
 
 
 # Requests that are lost

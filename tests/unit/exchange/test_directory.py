@@ -118,7 +118,8 @@ async def test_many_at_once(
     records = await directory.lookup([*agents, AgentId.new()])
     assert [r.name for r in records] == [*map(str, range(30)), None]
     assert len(await directory.discover("m.A", allow_subclasses=True)) == 30
-    assert commands.commands == 5 + 5 + 1
+    assert commands.commands == 5 + 5 + (1 + 5)
+    assert commands.trips == 4
 
 
 async def test_registering_again_changes_nothing_of_the_owner(
@@ -347,6 +348,26 @@ async def test_tombstones_are_forgotten_after_a_day(
     }
 
 
+async def test_who_is_gone_does_not_watch_for_ever(
+    directory: Directory,
+    commands: Server,
+    agent: AgentId[Any],
+    raw: redis.asyncio.Redis,
+    keys: Keys,
+) -> None:
+    await directory.register([(agent, ())])
+    await directory.bind(agent, "owner")
+    for number in range(100):
+        await directory.locate(agent, f"gone{number}")
+    watchers = f"{keys.prefix}watch:{entity_key(agent)}"
+    assert await raw.scard(watchers) < 64
+    for number in range(100):
+        await live(commands, f"p{number}")
+        await directory.locate(agent, f"p{number}")
+    found = await raw.smembers(watchers)
+    assert {f"p{number}".encode() for number in range(100)} <= found
+
+
 # Discovering
 
 
@@ -369,6 +390,7 @@ async def test_discovery_by_the_class_itself(
     derived: AgentId[Any] = AgentId.new()
     await directory.register([(agent, ("m.A", AGENT)), (derived, ("m.B", "m.A"))])
     assert await directory.discover("m.A", allow_subclasses=False) == [agent]
+    assert await directory.discover("m.B", allow_subclasses=False) == [derived]
     assert set(await directory.discover("m.A", allow_subclasses=True)) == {
         agent,
         derived,

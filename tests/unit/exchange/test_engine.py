@@ -16,7 +16,7 @@ from academy.exception import (
     MailboxTerminatedError,
     PeerLostError,
 )
-from academy.exchange import engine as engine_module
+from academy.exchange import taker
 from academy.exchange.connection import RedisConnectionInfo
 from academy.exchange.engine import Engine
 from academy.exchange.keys import Keys, entity_key
@@ -208,6 +208,48 @@ async def test_a_process_that_was_not_told_finds_out_when_it_takes(
 # Closing a mailbox
 
 
+async def test_a_queue_that_was_empty_is_looked_at_when_there_are_news(
+    new_engine: NewEngine,
+) -> None:
+    here, there = await new_engine(), await new_engine()
+    user, agent = await bind_user(here), await bind_agent(there)
+    before = there.server.commands
+    waiting = asyncio.create_task(agent.recv(5))
+    await asyncio.sleep(0.05)
+    assert there.server.commands == before
+    await send(here, user, agent.uid, 1)
+    assert number(await waiting) == 1
+
+
+async def test_news_that_come_before_a_binding_is_known(
+    new_engine: NewEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its message was not yet there when the server answered."""
+    here, there = await new_engine(), await new_engine()
+    user, uid = await bind_user(here), await register(here)
+    bind = there.directory.bind
+
+    async def slowly(uid: Any, process: str) -> Any:
+        binding = await bind(uid, process)
+        assert not binding.waiting
+        await send(here, user, uid, 1)
+        await until(lambda: there._binding[entity_key(uid)])
+        return binding
+
+    monkeypatch.setattr(there.directory, "bind", slowly)
+    agent = await bind_agent(there, uid)
+    assert await take(agent) == [1]
+    assert not there._binding
+
+
+async def test_a_binding_that_fails_leaves_nothing(new_engine: NewEngine) -> None:
+    engine = await new_engine()
+    with pytest.raises(BadEntityIdError):
+        await engine.bind(AgentId.new())
+    assert not engine._binding
+    assert not engine.boxes
+
+
 async def test_closing_gives_back_what_a_take_under_way_brings(
     new_engine: NewEngine, raw: redis.asyncio.Redis
 ) -> None:
@@ -286,7 +328,7 @@ async def test_a_take_that_is_refused_is_repeated(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(engine_module, "TAKE_AGAIN", 0.1)
+    monkeypatch.setattr(taker, "TAKE_AGAIN", 0.1)
     here, there = await new_engine(), await new_engine()
     user, agent = await bind_user(there), await bind_agent(here)
     taken = f"{keys.prefix}tk:{agent.key}"
@@ -321,6 +363,7 @@ async def test_a_take_outlives_a_server_that_has_lost_its_data(
     here, there = await new_engine(), await new_engine()
     user, agent = await bind_user(there), await bind_agent(here)
     await raw.delete(f"{keys.prefix}mb:{agent.key}")
+    agent.wake()
     taking = asyncio.create_task(take(agent))
     await until(lambda: here._restoring is not None)
     await here._restoring  # type: ignore[misc]

@@ -67,13 +67,30 @@ async def test_put_while_the_consumer_goes_to_sleep(
     inbox: Inbox[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An item that comes from another thread just before the flag is cleared."""
+    with pytest.raises(TimeoutError):
+        await inbox.get(timeout=0)
+    assert inbox._arrived is not None
     clear = inbox._arrived.clear
 
     def late_clear() -> None:
-        inbox._items.append(7)
+        inbox.put(7)
         clear()
 
     monkeypatch.setattr(inbox._arrived, "clear", late_clear)
+    assert await inbox.get(timeout=10) == 7
+
+
+async def test_put_while_the_first_consumer_makes_its_flag(
+    inbox: Inbox[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An item that comes from another thread, which sees no flag to set."""
+    make = asyncio.Event
+
+    def late() -> asyncio.Event:
+        inbox.put(7)
+        return make()
+
+    monkeypatch.setattr(asyncio, "Event", late)
     assert await inbox.get(timeout=10) == 7
 
 

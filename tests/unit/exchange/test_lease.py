@@ -144,7 +144,7 @@ async def test_a_process_that_lost_its_lease_is_uncertain(
     monkeypatch.setattr(lease_module, "_now", lambda: now)
     lost = asyncio.Event()
     lease = await opened(lost.set)
-    monkeypatch.setattr(lease_module, "script", lambda name: "return 0")
+    monkeypatch.setattr(lease, "_script", lambda keys, args: 0)
     await asyncio.wait_for(lost.wait(), 5)
     now += lease_module.LEASE + 0.1
     lost.clear()

@@ -106,6 +106,37 @@ async def test_withdrawing_what_no_line_carries(box: BoundMailbox) -> None:
     assert not lines.withdraw(box, Awaited(header, 0.0, REQUESTS, 1, None))
 
 
+async def test_what_is_had_directly(box: BoundMailbox) -> None:
+    lines, line = Lines(), make(box)
+    assert not lines.has_directly(box, awaited(line))  # no line carries it
+    lines.add(line)
+    line.outbox.expect(0.0)
+    held = awaited(line)
+    assert not lines.has_directly(box, held)
+    line.outbox.channel_open(3, 1, 0.0)
+    sent = awaited(line)
+    assert lines.has_directly(box, sent)
+    line.outbox.channel_lost(0.0, grace=True)
+    assert not lines.has_directly(box, sent)
+    line.outbox.channel_open(4, 1, 0.0)
+    assert not lines.has_directly(box, sent)
+
+
+async def test_news_of_an_incarnation_are_looked_at_once(box: BoundMailbox) -> None:
+    lines, line, later = Lines(), make(box), make(box, lane=REPLIES)
+    assert lines.outdated(DEST.uid, 5) == []
+    lines.add(line)
+    assert lines.outdated(DEST.uid, 5) == [line]
+    assert lines.outdated(DEST.uid, 5) == []
+    assert lines.outdated(DEST.uid, 4) == []
+    lines.add(later)
+    assert later.known == 5
+    assert set(lines.outdated(DEST.uid, 6)) == {line, later}
+    lines.remove(line)
+    lines.remove(later)
+    assert not lines._newest
+
+
 async def test_who_is_reached_directly(box: BoundMailbox) -> None:
     lines, line = Lines(), make(box)
     other = BoundMailbox(AgentId.new(), (), 8, Received(8, {}), lambda _: None)

@@ -19,6 +19,7 @@ from academy.exchange.engine import Engine
 from academy.exchange.inlet import Inlet
 from academy.exchange.line import Line
 from academy.exchange.server import ServerUnavailableError
+from academy.exchange.stream import REQUESTS
 from academy.link.channel import ChannelKey, Event, Reason, Rejected
 from academy.link.connection import Connection
 from academy.link.peer import Peer
@@ -271,6 +272,38 @@ async def test_a_new_line_uses_the_addresses_it_knows_while_the_server_is_away(
     await send(here, other, agent.uid, 1)
     assert await take(agent) == [1]
     await proxy.mend()
+
+
+async def test_lines_go_with_an_idle_link_and_their_streams_go_on(
+    new_engine: NewEngine,
+) -> None:
+    here, user, there, agent, line = await pair(new_engine)
+    waiting = user.ledger.awaited.copy()
+    user.ledger.awaited.clear()
+    connection_of(here, there).close("idle")
+    await until(lambda: not here.courier.lines.all())
+    outlet = user.outlet(agent.uid, REQUESTS)
+    assert outlet is not None
+    assert outlet.line is None
+    user.ledger.awaited.update(waiting)
+    (request,) = await send(here, user, agent.uid, 1)
+    await send(here, user, agent.uid, 2)
+    assert await take(agent, 2) == [1, 2]
+    assert outlet.line not in (None, line)
+    assert outlet.stream.seq == 3
+    await agree(there, agent, request)
+    assert (await answer(user)).tag == request.tag
+
+
+async def test_a_line_stays_while_an_answer_is_awaited(new_engine: NewEngine) -> None:
+    here, user, there, agent, line = await pair(new_engine)
+    (request,) = await send(here, user, agent.uid, 1)
+    await take(agent)
+    connection_of(here, there).close("idle")
+    await until(lambda: not line.outbox.incarnation)
+    assert here.courier.lines.all() == [line]
+    await agree(there, agent, request)
+    assert (await answer(user)).tag == request.tag
 
 
 async def test_a_slow_consumer_holds_its_sender_and_nobody_else(

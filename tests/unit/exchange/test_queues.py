@@ -62,7 +62,7 @@ class Post:
         if uid is None:
             uid = AgentId.new()
             await self.directory.register([(uid, ("m.A",))])
-        inc, marks, mro, _ = await self.directory.bind(uid, self.process)
+        inc, marks, mro, _, _ = await self.directory.bind(uid, self.process)
         return BoundMailbox(uid, mro, inc, Received(inc, marks), lambda box: None)
 
     async def send(self, source: BoundMailbox, dest: EntityId, *seqs: int) -> None:
