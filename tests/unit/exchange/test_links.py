@@ -282,7 +282,7 @@ async def test_lines_go_with_an_idle_link_and_their_streams_go_on(
     user.ledger.awaited.clear()
     connection_of(here, there).close("idle")
     await until(lambda: not here.courier.lines.all())
-    outlet = user.outlet(agent.uid, REQUESTS)
+    outlet = user.outlets[REQUESTS].get(agent.uid.uid.int)
     assert outlet is not None
     assert outlet.line is None
     user.ledger.awaited.update(waiting)
