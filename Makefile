@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: demo test check test-all test-acl faults soak simulate fuzz bench clean help
+.PHONY: demo test check test-all test-acl faults soak simulate fuzz bench bench-quick peers clean help
 
 demo: .venv/.ok-demo  ## run the demo: agents learn together, one worker is killed
 	@$(BIN)/academy demo
@@ -36,11 +36,20 @@ simulate: .venv/.ok-dev  ## 20,000 worlds under the real protocol, then without 
 fuzz: .venv/.ok-dev  ## ten minutes of damaged bytes for every parser
 	$(BIN)/python -m tests.fuzz --seconds 600
 
-bench: .venv/.ok-dev  ## measure speed beside the peers
+bench: .venv/.ok-dev  ## measure speed beside the peers that are there (10 minutes)
 	$(BIN)/python -m bench
 
+bench-quick: .venv/.ok-dev  ## the same, less of it (2 minutes)
+	$(BIN)/python -m bench --quick
+
+peers: .venv-peers/.ok  ## set up the peers that bench compares with
+
+.venv-peers/.ok: scripts/make_peers.sh
+	scripts/make_peers.sh .venv-peers $(PYTHON)
+	touch $@
+
 clean:  ## remove environments, caches and build output
-	rm -rf .venv .venv-all .coverage .coverage.* .*_cache build dist
+	rm -rf .venv .venv-all .venv-peers .coverage .coverage.* .*_cache build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 help:  ## list these targets

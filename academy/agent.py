@@ -7,7 +7,7 @@ import contextvars
 import difflib
 import functools
 import logging
-from collections.abc import Callable, Generator
+from collections.abc import Awaitable, Callable, Generator
 from typing import Any, NoReturn, ParamSpec, Self, TypeVar
 
 from academy.action import Action, action, takes_context
@@ -284,19 +284,20 @@ class Agent:
             advice = f"Its actions are {', '.join(map(repr, names))}."
         raise AttributeError(f"{self} has no action {name!r}. {advice}")
 
-    async def _agent_invoke(
+    def _agent_invoke(
         self,
         name: str,
         source_id: EntityId,
         exchange_client: AgentExchangeClient[Any, Any] | None,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-    ) -> Any:
-        """Run an action for somebody and return its result."""
+    ) -> Awaitable[Any]:
+        """Start an action for somebody; what it returns gives the result."""
         if takes_context(self._agent_find_action(name)):
             context = ActionContext(source_id, exchange_client)
             kwargs = {**kwargs, "context": context}
-        return await getattr(self, name)(*args, **kwargs)
+        run: Awaitable[Any] = getattr(self, name)(*args, **kwargs)
+        return run
 
 
 def _guard(call: Callable[[], R]) -> R:

@@ -124,7 +124,7 @@ def outside(error: Exception) -> TracebackType | None:
     return part
 
 
-_OURS = frozenset({"academy.dispatch", "academy.agent", "academy.runtime"})
+_OURS = frozenset({"academy.responder", "academy.agent", "academy.runtime"})
 
 
 def damage_body(error: Exception) -> UserErrorResponse:

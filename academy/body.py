@@ -49,12 +49,12 @@ class Body(Value, Struct, kw_only=True):
         """Return the plain fields, in the order of `plain`."""
         return tuple(getattr(self, name) for name in self.plain)
 
-    def segments(self) -> list[Segment]:
+    def segments(self) -> Sequence[Segment]:
         """Return what the body carries beside its plain fields, serialized."""
         return []
 
     @classmethod
-    def from_head(cls, head: Sequence[Any], segments: list[Segment]) -> Self:
+    def from_head(cls, head: Sequence[Any], segments: Sequence[Segment]) -> Self:
         """Build a received body; what it carries stays undecoded."""
         return cls(**dict(zip(cls.plain, head, strict=True)))
 
@@ -116,13 +116,13 @@ class Carrier(Body, kw_only=True):
     """What it carries: the attribute of that name."""
 
     serialization: SerializationStrategy
-    packed: list[Segment] | None = None
+    packed: Sequence[Segment] | None = None
 
     def __post_init__(self) -> None:
         if type(self.serialization) is not SerializationStrategy:
             self.serialization = SerializationStrategy(self.serialization)
 
-    def segments(self) -> list[Segment]:
+    def segments(self) -> Sequence[Segment]:
         """Return what the body carries, serialized.
 
         Raises:
@@ -133,15 +133,16 @@ class Carrier(Body, kw_only=True):
         return pack(getattr(self, self.what), self.serialization, what=self.what)
 
     @classmethod
-    def from_head(cls, head: Sequence[Any], segments: list[Segment]) -> Self:
+    def from_head(cls, head: Sequence[Any], segments: Sequence[Segment]) -> Self:
         """Build a received body; what it carries stays undecoded."""
         return cls(**dict(zip(cls.plain, head, strict=True)), packed=segments)
 
-    def _decode(self) -> None:
-        if self.packed is not None:
-            obj = unpack(self.packed, self.serialization, what=self.what)
-            setattr(self, self.what, obj)
-            self.packed = None
+    def _unpack(self) -> Any:
+        """Return what came in serialized, and forget that."""
+        assert self.packed is not None
+        obj = unpack(self.packed, self.serialization, what=self.what)
+        self.packed = None
+        return obj
 
 
 class ActionRequest(Carrier, kw_only=True):
@@ -180,20 +181,11 @@ class ActionRequest(Carrier, kw_only=True):
             strategy = SerializationStrategy(self.exception_serialization)
             self.exception_serialization = strategy
 
-    @property
-    def arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Positional and keyword arguments, as they travel."""
-        return self.pargs, self.kargs
-
-    @arguments.setter
-    def arguments(self, value: Any) -> None:
-        try:
-            pargs, kargs = value
-            self.pargs, self.kargs = tuple(pargs), dict(kargs)
-        except (TypeError, ValueError) as e:
-            raise DeserializationError(
-                self.what, self.serialization.value, f"they are no arguments: {e}"
-            ) from e
+    def segments(self) -> Sequence[Segment]:
+        """Return the arguments, serialized; raises as `Carrier.segments` does."""
+        if self.packed is not None:
+            return self.packed
+        return pack((self.pargs, self.kargs), self.serialization, what=self.what)
 
     def get_args(self) -> tuple[Any, ...]:
         """Return the positional arguments, decoding them once.
@@ -215,6 +207,19 @@ class ActionRequest(Carrier, kw_only=True):
         self._decode()
         return tuple(self.pargs), dict(self.kargs)
 
+    def _decode(self) -> None:
+        if self.packed is None:
+            return
+        packed, arguments = self.packed, self._unpack()
+        try:
+            pargs, kargs = arguments
+            self.pargs, self.kargs = tuple(pargs), dict(kargs)
+        except (TypeError, ValueError) as e:
+            self.packed = packed
+            raise DeserializationError(
+                self.what, self.serialization.value, f"they are no arguments: {e}"
+            ) from e
+
     def head(self) -> tuple[Any, ...]:
         """Return the plain fields, as `Body.head` does."""
         return (
@@ -225,7 +230,7 @@ class ActionRequest(Carrier, kw_only=True):
         )
 
     @classmethod
-    def from_head(cls, head: Sequence[Any], segments: list[Segment]) -> Self:
+    def from_head(cls, head: Sequence[Any], segments: Sequence[Segment]) -> Self:
         """Build a received request, as `Carrier.from_head` does."""
         action, arguments, result, exception = head
         return cls(
@@ -282,13 +287,14 @@ class ActionResponse(Carrier, kw_only=True):
         return (self.serialization,)
 
     @classmethod
-    def from_head(cls, head: Sequence[Any], segments: list[Segment]) -> Self:
+    def from_head(cls, head: Sequence[Any], segments: Sequence[Segment]) -> Self:
         """Build a received response, as `Carrier.from_head` does."""
         return cls(serialization=head[0], packed=segments)
 
     def get_result(self) -> Any:
         """Return the result, decoding it once; raises as `ActionRequest.get_args`."""
-        self._decode()
+        if self.packed is not None:
+            self.result = self._unpack()
         return self.result
 
 
@@ -317,7 +323,8 @@ class UserErrorResponse(Carrier, kw_only=True):
         Raises:
             TypeError: The response carries something that is no exception.
         """
-        self._decode()
+        if self.packed is not None:
+            self.exception = self._unpack()
         if not isinstance(self.exception, Exception):
             raise TypeError(
                 f"An error response carries a {type(self.exception).__name__}, "

@@ -15,9 +15,11 @@ from academy.message import (
     AcademyErrorResponse,
     ActionRequest,
     CancelRequest,
+    Header,
     Message,
     Response,
 )
+from academy.tag import new_tag
 from academy.trace import outgoing_traceparent
 
 logger = logging.getLogger(__name__)
@@ -76,8 +78,6 @@ class Call:
             Exception: What `check` or sending raised.
         """
         if timeout is None:
-            if check is None and not retry:
-                return await self._attempt()
             return await self._run(retry, check)
         self._deadline = asyncio.get_running_loop().time() + timeout
         try:
@@ -118,25 +118,52 @@ class Call:
             pause = min(2 * pause, LONGEST_PAUSE)
 
     async def _attempt(self) -> Response:
-        """Send the request once; if that is cancelled, so is the action."""
         left = None
         if self._deadline is not None:
             left = max(0.0, self._deadline - asyncio.get_running_loop().time())
-        message = Message.create(
-            self._client.client_id,
-            self._agent_id,
-            self._request,
-            deadline=left,
-            traceparent=outgoing_traceparent(),
+        return await attempt(
+            self._client, self._agent_id, self._request, self._send, left
         )
-        try:
-            response = await self._send(message)
-        except (asyncio.CancelledError, AgentInactiveError):
+
+
+async def attempt(
+    client: ExchangeClient[Any],
+    agent_id: AgentId[Any],
+    request: ActionRequest,
+    send: Send,
+    deadline: float | None = None,
+) -> Response:
+    """Send a request once and return the response; cancelling cancels the action.
+
+    Args:
+        client: Client to call with.
+        agent_id: The agent.
+        request: What is asked of it.
+        send: Sends the request; the client's `ask`, or what ends in that.
+        deadline: Seconds from now after which nobody waits for the response.
+
+    Raises:
+        Exception: What sending raised.
+    """
+    header = Header(
+        src=client.client_id,
+        dest=agent_id,
+        tag=new_tag(),
+        kind="request",
+        deadline=deadline,
+        traceparent=outgoing_traceparent(),
+    )
+    message: Message[Any] = Message(header=header, body=request)
+    try:
+        response = await send(message)
+    except BaseException as e:
+        client.forget(message.tag)
+        if isinstance(e, (asyncio.CancelledError, AgentInactiveError)):
             body = CancelRequest(target_tag=message.tag)
-            self._client.send_soon(Message.create(message.src, message.dest, body))
-            raise
-        answer: Response = response.get_body()
-        return answer
+            client.send_soon(Message.create(message.src, message.dest, body))
+        raise
+    answer: Response = response.get_body()
+    return answer
 
 
 def _lost(response: Response) -> DeliveryError | None:

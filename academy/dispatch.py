@@ -7,7 +7,7 @@ import contextvars
 import functools
 import logging
 import uuid
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeAlias
 
 from academy.action_run import ActionRun, RunKey, run_key
@@ -19,23 +19,14 @@ from academy.answer import (
     damage_body,
     error_body,
     exception_strategy,
-    fatal_error,
-    outside,
-    refusal_body,
-    result_body,
-    wanted_strategies,
 )
 from academy.authorization import SHUTDOWN, Authorization
 from academy.deadline import Deadlines, deadline_body
 from academy.exception import (
-    AcademyRemoteError,
-    DeserializationMethodProhibitedError,
     ExchangeError,
     MessageTooLargeError,
-    SerializationError,
 )
 from academy.exchange.client import AgentExchangeClient
-from academy.identifier import EntityId
 from academy.message import (
     AcademyErrorResponse,
     ActionRequest,
@@ -45,7 +36,7 @@ from academy.message import (
     Response,
     ShutdownRequest,
 )
-from academy.serialize import check_allowed
+from academy.responder import Invoke, Responder
 from academy.task import Tasks
 from academy.trace import continue_trace
 
@@ -57,11 +48,6 @@ ANSWER_GRACE = 5.0
 """Seconds that the last answers have to be sent."""
 EARLY_CANCELS = 1000
 """How many cancel requests without a request are kept in mind."""
-
-Invoke: TypeAlias = Callable[
-    [str, EntityId, tuple[Any, ...], dict[str, Any]], Coroutine[Any, Any, Any]
-]
-"""Runs an action: its name, who asks, and its arguments."""
 
 _Admitted: TypeAlias = ActionRequest | PingRequest
 
@@ -102,10 +88,9 @@ class Dispatcher:
         authorization: Authorization | None = None,
     ) -> None:
         self._name = name
-        self._invoke = invoke
         self._shutdown = shutdown
         self._on_shutdown = on_shutdown
-        self._on_failure = on_failure
+        self._responder = Responder(name, invoke, on_failure, authorization)
         self._authorization = authorization
         self._tasks = Tasks(name)
         self._client: AgentExchangeClient[Any, Any] | None = None
@@ -132,6 +117,7 @@ class Dispatcher:
         """
         self._context = contextvars.copy_context()
         self._context.run(continue_trace, None)
+        self._create_task = asyncio.get_running_loop().create_task
         kept, self._kept = self._kept, {}
         for key, message in kept.items():
             self._start(key, message, message.get_body())
@@ -149,7 +135,7 @@ class Dispatcher:
             # Whatever strangers may send, they get an answer.
             self._answer(message, damage_body(e))
             return
-        if isinstance(body, (ActionRequest, PingRequest)):
+        if type(body) is ActionRequest or type(body) is PingRequest:
             self._admit(message, body)
         elif isinstance(body, CancelRequest):
             self._cancel_for(message, body.target_tag)
@@ -219,7 +205,8 @@ class Dispatcher:
             return
 
     def _admit(self, message: Message[Any], body: _Admitted) -> None:
-        key = run_key(message.header)
+        header = message.header
+        key = header.src.uid.int, header.tag.int
         if key in self._running or key in self._kept:
             # Its answer answers both.
             self._unanswered -= 1
@@ -230,9 +217,8 @@ class Dispatcher:
             del self._cancelled_early[key]
             self._answer(message, ACTION_CANCELLED)
         else:
-            deadline = message.header.deadline
-            if deadline is not None and isinstance(body, ActionRequest):
-                self._deadlines.start(key, deadline)
+            if header.deadline is not None and type(body) is ActionRequest:
+                self._deadlines.start(key, header.deadline)
             if self._context is None:
                 self._kept[key] = message
             else:
@@ -244,75 +230,40 @@ class Dispatcher:
         self._answer(message, self._refusal or refusal)
 
     def _start(self, key: RunKey, message: Message[Any], body: _Admitted) -> None:
-        if isinstance(body, PingRequest):
+        if type(body) is PingRequest:
             self._answer(message, SUCCESS)
             return
-        run = self._running[key] = ActionRun(key, message)
         assert self._context is not None
+        assert isinstance(body, ActionRequest)
+        run = self._running[key] = ActionRun(key, message)
         # A copy, for a context cannot be entered again while it is entered.
         context = self._context.copy()
         if message.header.traceparent is not None:
             context.run(continue_trace, message.header.traceparent)
         # Not by `Tasks`, whose callback costs a turn of the event loop per call.
         self._unfinished.add(run)
-        run.task = asyncio.get_running_loop().create_task(
-            self._run(run, body), name=f"{self._name}/{body.action}", context=context
-        )
+        work, name = self._run(run, body), f"{self._name}/{body.action}"
+        run.task = self._create_task(work, name=name, context=context)
 
     async def _run(self, run: ActionRun, request: ActionRequest) -> None:
         body: Response
         try:
             try:
-                timed = run.message.header.deadline is not None
-                if timed and self._deadlines.passed(run.key):
+                deadline = run.message.header.deadline
+                if deadline is not None and self._deadlines.passed(run.key):
                     body = deadline_body(run.message, "no")
                 else:
-                    body = await self._respond(run.message, request)
+                    body = await self._responder.respond(run.message, request)
                 if run.expired and body is ACTION_CANCELLED:
                     body = deadline_body(run.message, "maybe")
             finally:
                 self._forget(run)
             if not run.abandoned:
-                await self._send(run.message, body)
+                sending = self._submit(run.message, body)
+                if sending is not None:
+                    await self._finish(run.message, body, sending)
         finally:
             self._unfinished.discard(run)
-
-    async def _respond(self, message: Message[Any], request: ActionRequest) -> Response:
-        """Run an action and return the answer, whatever happens."""
-        for_result, for_exception = wanted_strategies(request)
-        try:
-            if self._authorization is not None:
-                refusal = await self._authorization.refusal(request.action, message)
-                if refusal is not None:
-                    return refusal
-            check_allowed(for_result, for_exception)
-            args, kwargs = request.get_arguments()
-        except asyncio.CancelledError:
-            return _cancelled()
-        except DeserializationMethodProhibitedError as e:
-            return refusal_body(message.dest, e)
-        except Exception as e:
-            return error_body(e, for_exception)
-        try:
-            result = await self._invoke(request.action, message.src, args, kwargs)
-        except asyncio.CancelledError:
-            return _cancelled()
-        except Exception as e:
-            return error_body(e, for_exception, raised_in=outside(e))
-        except GeneratorExit:
-            raise
-        except BaseException as e:
-            return error_body(self._fatal(request.action, e), for_exception)
-        try:
-            return result_body(result, for_result)
-        except SerializationError as e:
-            return error_body(e, for_exception)
-
-    def _fatal(self, action: str, error: BaseException) -> Exception:
-        """End the agent for an error that must not pass through the event loop."""
-        failure = fatal_error(self._name, action, error)
-        self._on_failure(failure)
-        return AcademyRemoteError(str(failure))
 
     def _cancel_for(self, message: Message[Any], tag: uuid.UUID) -> None:
         """Cancel, for the sender of a cancel request, an action of its own."""
@@ -371,13 +322,34 @@ class Dispatcher:
         self._tasks.spawn(self._send(message, body), name="answer")
 
     async def _send(self, message: Message[Any], body: Response) -> None:
-        """Send an answer. Nobody is left to hear of it when that fails."""
+        """Send an answer."""
         if self._client is None:
             await self._until(lambda: self._client is not None, None)
+        sending = self._submit(message, body)
+        if sending is not None:
+            await self._finish(message, body, sending)
+
+    def _submit(self, message: Message[Any], body: Response) -> Awaitable[None] | None:
+        """Begin to send an answer; return how to go on, unless it is accepted."""
+        assert self._client is not None
+        response = message.create_response(body)
+        try:
+            sending = self._client.submit(response)
+        except Exception:
+            # It is met again, and dealt with, where the answer is waited for.
+            return self._client.send(response)
+        if sending is None:
+            self._answered()
+        return sending
+
+    async def _finish(
+        self, message: Message[Any], body: Response, sending: Awaitable[None]
+    ) -> None:
+        """Wait for an answer. Nobody is left to hear of it when that fails."""
         assert self._client is not None
         try:
             try:
-                await self._client.send(message.create_response(body))
+                await sending
             except MessageTooLargeError as e:
                 smaller = error_body(e, exception_strategy(message.get_body()))
                 await self._client.send(message.create_response(smaller))
@@ -387,14 +359,9 @@ class Dispatcher:
             what = f"{type(e).__name__}: {e}"
             logger.warning("%s could not answer %s: %s", self._name, message.src, what)
         finally:
-            self._unanswered -= 1
-            if self._progress is not None:
-                self._progress.set()
+            self._answered()
 
-
-def _cancelled() -> AcademyErrorResponse:
-    """Return the answer of an action that was cancelled, which must go out."""
-    task = asyncio.current_task()
-    while task is not None and task.cancelling():
-        task.uncancel()
-    return ACTION_CANCELLED
+    def _answered(self) -> None:
+        self._unanswered -= 1
+        if self._progress is not None:
+            self._progress.set()

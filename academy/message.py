@@ -8,8 +8,9 @@ can still be answered.
 
 from __future__ import annotations
 
+import functools
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Generic, Literal, Self, TypeVar
 
 import msgspec
@@ -81,17 +82,23 @@ class _Received(Struct, gc=False):
 
     kind: str
     head: msgspec.Raw
-    segments: list[Segment]
+    segments: Sequence[Segment]
 
     def build(self) -> Body:
-        cls = BODIES.get(self.kind)
-        if cls is None:
-            raise ValueError(f"A message has a body of unknown kind {self.kind!r}.")
+        decode_plain, build = _builder(self.kind)
         try:
-            head = head_decoder(cls).decode(self.head)
-            return cls.from_head(head, self.segments)
+            return build(decode_plain(self.head), self.segments)
         except ValueError as e:
             raise ValueError(f"A message has a damaged {self.kind} body: {e}") from e
+
+
+@functools.cache
+def _builder(kind: str) -> tuple[Callable[[Any], Any], Callable[..., Body]]:
+    """Return what decodes the plain fields of a body, and what makes it of them."""
+    cls = BODIES.get(kind)
+    if cls is None:
+        raise ValueError(f"A message has a body of unknown kind {kind!r}.")
+    return head_decoder(cls).decode, cls.from_head
 
 
 class Message(Value, Struct, Generic[BodyT], kw_only=True, eq=False):
@@ -215,10 +222,10 @@ class Message(Value, Struct, Generic[BodyT], kw_only=True, eq=False):
         Raises:
             ValueError: The body is damaged, or of an unknown kind.
         """
-        if isinstance(self.body, _Received):
-            self.body = self.body.build()
-        body: BodyT = self.body
-        return body
+        body: Any = self.body
+        if type(body) is _Received:
+            self.body = body = body.build()
+        return body  # type: ignore[no-any-return]
 
     def age(self, seconds: float) -> None:
         """Take from its deadline, if it has one, the time that it has waited."""
@@ -280,7 +287,7 @@ def encode(message: Message[Any]) -> list[Segment]:
         SerializationError: The body carries something that its strategy cannot.
     """
     body = message.body
-    if isinstance(body, _Received):
+    if type(body) is _Received:
         head = encode_head(message.header, body.kind, body.head)
         return [head, *body.segments]
     return [encode_head(message.header, body.kind, body.head()), *body.segments()]
@@ -296,4 +303,4 @@ def decode(segments: Sequence[Segment]) -> Message[Any]:
     if not segments:
         raise ValueError("A message has no head.")
     header, kind, plain = decode_head(segments[0])
-    return Message(header=header, body=_Received(kind, plain, list(segments[1:])))
+    return Message(header=header, body=_Received(kind, plain, segments[1:]))

@@ -10,7 +10,7 @@ from typing import Any, Generic, Self, TypeVar, get_args
 
 from msgspec import UNSET, UnsetType
 
-from academy.call import Call, Send
+from academy.call import Call, Send, attempt
 from academy.call_options import DEFAULT_OPTIONS, Offline
 from academy.exception import (
     ExchangeClientNotFoundError,
@@ -116,6 +116,8 @@ class Handle(Generic[AgentT_co]):
         )
         self.polling_interval = polling_interval
         self._reject_on_inactive = reject_on_inactive
+        self._plain = not reject_on_inactive
+        """Whether calls have neither options nor anybody who watches over them."""
         self._status_watch: StatusWatch | None = None
         self._options = DEFAULT_OPTIONS
         self._agent_class = agent_class
@@ -230,6 +232,7 @@ class Handle(Generic[AgentT_co]):
         twin = object.__new__(type(self))
         twin.__dict__.update(self.__dict__)
         twin._options = self._options.override(timeout, retry, offline)
+        twin._plain = self._plain and twin._options == DEFAULT_OPTIONS
         return twin
 
     def _bind(self, agent_id: AgentId[Any]) -> None:
@@ -271,10 +274,14 @@ class Handle(Generic[AgentT_co]):
             kargs=kwargs,
         )
         client = self.exchange
-        send, check = self._ways(client)
-        response = await Call(client, self.agent_id, body, send).run(
-            timeout=self._options.timeout, retry=self._retries(action), check=check
-        )
+        if self._plain and self._sent_again.get(action) is False:
+            # As the general way does it, without what is not needed.
+            response = await attempt(client, self.agent_id, body, client.ask)
+        else:
+            send, check = self._ways(client)
+            response = await Call(client, self.agent_id, body, send).run(
+                timeout=self._options.timeout, retry=self._retries(action), check=check
+            )
         if allowed is None and isinstance(response, ActionResponse):
             return response.get_result()
         with allowing(allowed):
@@ -343,8 +350,8 @@ class Handle(Generic[AgentT_co]):
             watch = self._watch(client)
             return watch.request, watch.check
         if self._options.offline == "fail":
-            return client.request, self._watch(client).check
-        return client.request, None
+            return client.ask, self._watch(client).check
+        return client.ask, None
 
     def _watch(self, client: ExchangeClient[Any]) -> StatusWatch:
         watch = self._status_watch

@@ -36,6 +36,7 @@ from typing import Any
 
 from academy.agent import Agent
 from academy.debug import set_academy_debug
+from academy.event_loop import loop_factory
 from academy.exception import BadEntityIdError, MailboxTerminatedError
 from academy.exchange.factory import ExchangeFactory
 from academy.exchange.transport import AgentRegistration
@@ -48,7 +49,6 @@ from academy.process_config import (
     RedisExchangeModel,
 )
 from academy.runtime import Runtime
-from academy.worker import worker_loop_factory
 
 __all__ = [
     "AgentModel",
@@ -87,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     set_academy_debug(arguments.debug)
     with (
         log_context(log_config),
-        asyncio.Runner(loop_factory=worker_loop_factory()) as runner,
+        asyncio.Runner(loop_factory=loop_factory()) as runner,
     ):
         return runner.run(_run(config, path, exchange))
 

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import contextvars
 import logging
-from collections.abc import Coroutine, Iterator
+from collections.abc import Awaitable, Iterator
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
@@ -232,7 +232,7 @@ class Runtime(Generic[AgentT], NoPickleMixin):
 
     def _invoke(
         self, action: str, source_id: EntityId, args: Any, kwargs: Any
-    ) -> Coroutine[Any, Any, Any]:
+    ) -> Awaitable[Any]:
         return self.agent._agent_invoke(action, source_id, self._client, args, kwargs)
 
     async def _start(self) -> None:

@@ -3,130 +3,103 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import json
-import os
-import pathlib
 import sys
-import time
-from typing import Any
+from pathlib import Path
 
-from academy.embedded import EmbeddedServer, ServerNotFoundError, ServerStartError
-from bench.cases import CASES, OURS, PEERS, Bench, Case
-from bench.interpreter import Interpreter, ProgramError
-from bench.machine import Machine, this_machine
-from bench.rows import medians, ratios
-from bench.table import tables
-
-PEER_VARIABLE = "ACADEMY_PEER_PYTHON"
-PEER_VERSION = "import importlib.metadata as m; print(m.version('academy-py'))"
+from academy.bench.cases import CASES
+from academy.bench.interpreter import ProgramError
+from academy.bench.suite import Results, choose, run
+from academy.embedded import ServerNotFoundError, ServerStartError
+from bench.peers import ACADEMY_PY_ENVIRONMENT, OTHERS_ENVIRONMENT, Peers
+from bench.report import ReportError, draw_plots, write_report
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         "python -m bench",
-        description="Measure speed; the figures are medians of several rounds.",
-        epilog=f"{PEER_VARIABLE} may name an interpreter that has academy-py 1.0.0; "
-        "it is measured with the same program beside ours.",
+        description="Measure speed beside the peers that are there; the figures are "
+        "medians of several rounds.",
+        epilog=f"{ACADEMY_PY_ENVIRONMENT.variable} may name an interpreter that has "
+        f"academy-py 1.0.0, and {OTHERS_ENVIRONMENT.variable} one that has xoscar, "
+        "pyzmq, NumPy, matplotlib and nats-py; else those that `make peers` has made "
+        "are used.",
     )
-    parser.add_argument("--quick", action="store_true", help="one round, about 20 s")
+    parser.add_argument("--quick", action="store_true", help="one round, under 2 min")
     parser.add_argument(
         "--only",
         metavar="NAME",
         action="append",
+        default=[],
         choices=CASES,
         help=f"one of {', '.join(CASES)}; can be repeated",
     )
     parser.add_argument(
-        "--json", metavar="FILE", type=pathlib.Path, help="write all figures there, too"
+        "--seconds", metavar="S", type=float, help="how long each figure is measured"
+    )
+    parser.add_argument("--json", metavar="FILE", type=Path, help="write figures there")
+    parser.add_argument(
+        "--load", metavar="FILE", type=Path, help="measure nothing, take those figures"
+    )
+    parser.add_argument(
+        "--report", metavar="FILE", type=Path, help="write tables between its markers"
+    )
+    parser.add_argument(
+        "--plots", metavar="DIR", type=Path, help="draw PNG files there"
     )
     return parser.parse_args(argv)
 
 
-def find_peer() -> Interpreter | None:
-    """Return the peer that the environment names, if it names one.
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def measure(options: argparse.Namespace, peers: Peers) -> Results:
+    """Return what an earlier run has written, or what is measured now."""
+    if options.load is not None:
+        return Results.from_json(options.load.read_text())
+    for sentence in peers.missing:
+        say(sentence)
+    groups = choose(peers.groups(), options.only, quick=options.quick)
+    return run(groups, quick=options.quick, seconds=options.seconds, say=say)
+
+
+def write(options: argparse.Namespace, peers: Peers, results: Results) -> None:
+    """Write what is asked for.
 
     Raises:
-        ProgramError: It cannot be run, or it is not the release that is meant.
+        OSError: A file cannot be written.
+        ProgramError: Plots cannot be drawn.
+        ReportError: The document has no place for the figures.
     """
-    python = os.environ.get(PEER_VARIABLE)
-    if not python:
-        return None
-    peer = Interpreter(python, import_path=None)
-    try:
-        version = peer.evaluate(PEER_VERSION)
-    except (OSError, ProgramError) as e:
-        reason = str(e).splitlines()[-1]
-        raise ProgramError(
-            f"{PEER_VARIABLE}={python} has no academy-py 1.0.0: {reason}"
-        ) from e
-    if version != "1.0.0":
-        raise ProgramError(f"{PEER_VARIABLE}={python} has academy-py {version}.")
-    return peer
-
-
-def choose(only: list[str] | None, peer: Interpreter | None) -> dict[str, Case]:
-    """Return the cases to run. The peer is compared, so it brings what with.
-
-    Raises:
-        ProgramError: Only the peer is wanted, and there is none.
-    """
-    names = set(only or CASES)
-    if peer is None:
-        if only and "peer" in only:
-            raise ProgramError(f"There is no peer: set {PEER_VARIABLE}.")
-        names -= {"peer"}
-    if "peer" in names:
-        names |= {"two-processes"}
-    return {name: case for name, case in CASES.items() if name in names}
-
-
-def run_rounds(bench: Bench, cases: dict[str, Case]) -> tuple[list[Any], list[str]]:
-    """Run all cases in turn, again and again; return their rows, and what failed."""
-    rows: list[Any] = []
-    failures: list[str] = []
-    for number in range(1 if bench.quick else max(c.rounds for c in cases.values())):
-        for name, case in cases.items():
-            if number < case.rounds:
-                print(f"round {number + 1}: {name}", file=sys.stderr)
-                try:
-                    rows += case.run(bench)
-                except ProgramError as e:
-                    failures.append(f"{name}: {e}")
-    return rows, failures
-
-
-def as_json(machine: Machine, quick: bool, rows: list[Any]) -> str:
-    results: dict[str, list[Any]] = {}
-    for row in rows:
-        results.setdefault(type(row).__name__, []).append(dataclasses.asdict(row))
-    document = {"machine": dataclasses.asdict(machine), "quick": quick, **results}
-    return json.dumps(document, indent=2) + "\n"
+    if options.json is not None:
+        options.json.write_text(results.as_json())
+    if options.report is not None:
+        write_report(options.report, results)
+    if options.plots is not None:
+        if peers.others is None:
+            raise ProgramError("matplotlib draws the plots: see `make peers`.")
+        say(f"drawn: {', '.join(draw_plots(options.plots, results, peers.others))}")
 
 
 def main(argv: list[str] | None = None) -> int:
     options = parse(argv)
-    machine, begin = this_machine(), time.monotonic()
     try:
-        peer = find_peer()
-        cases = choose(options.only, peer)
-        with EmbeddedServer() as server:
-            bench = Bench(server, quick=options.quick, peer=peer)
-            measured, failures = run_rounds(bench, cases)
-    except (ProgramError, ServerNotFoundError, ServerStartError) as e:
-        print(f"error: {e}", file=sys.stderr)
+        peers = Peers.find()
+        results = measure(options, peers)
+        print(results.plain(), flush=True)
+        write(options, peers, results)
+    except (
+        OSError,
+        ProgramError,
+        ReportError,
+        ServerNotFoundError,
+        ServerStartError,
+    ) as e:
+        say(f"error: {e}")
         return 2
     except KeyboardInterrupt:
         return 130
-    rows = medians(measured)
-    rows += ratios(rows, OURS, PEERS)
-    print(machine)
-    print(f"\n{tables(rows)}\n\n{time.monotonic() - begin:.0f} s")
-    if options.json is not None:
-        options.json.write_text(as_json(machine, options.quick, rows))
-    for failure in failures:
-        print(f"failed: {failure}", file=sys.stderr)
-    return 1 if failures else 0
+    return 1 if results.failed else 0
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from academy.embedded import EmbeddedServer
-from tests.restricted import RESTRICTED, RestrictedServer
+from tests.restricted import RESTRICTED, RestrictedServer, Server
 
 # How long one example takes says nothing on a machine that does other things, too.
 hypothesis.settings.register_profile("academy", deadline=None)
@@ -47,13 +47,10 @@ def _argv(process: psutil.Process) -> list[str]:
         return []
 
 
-_Server = RestrictedServer if RESTRICTED else EmbeddedServer
-
-
 @pytest.fixture(scope="session")
 def server() -> Iterator[EmbeddedServer]:
     """The server of this run; tests keep apart by their namespaces."""
-    with _Server() as running:
+    with Server() as running:
         yield running
 
 
@@ -67,7 +64,7 @@ def fresh_server(
     request: pytest.FixtureRequest, namespace: str
 ) -> Iterator[EmbeddedServer]:
     """A server of one's own, for tests that kill or stop it."""
-    with _Server() as running:
+    with Server() as running:
         _restrict(running, request, namespace)
         yield running
 
@@ -78,7 +75,10 @@ def namespace() -> str:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let tests that break the server, or are about the server itself, do so."""
+    """Let tests that break the server, or are about the server itself, do so.
+
+    The programs of the former are users of one namespace nevertheless.
+    """
     for item in items:
         if {"fault", "network", "embedded"} & set(item.path.parts):
             item.add_marker("admin")

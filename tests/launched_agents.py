@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import pathlib
 import threading
@@ -32,6 +33,10 @@ class Counter(Agent):
     @action
     async def loop_module(self) -> str:
         return type(asyncio.get_running_loop()).__module__
+
+    @action
+    async def frozen(self) -> int:
+        return gc.get_freeze_count()
 
     @action
     async def sleep(self) -> None:

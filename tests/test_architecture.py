@@ -28,32 +28,34 @@ LAYERS: dict[int, str] = {
     "trace call_options logging.context embedded.error embedded.port embedded.process "
     "link link.config link.address link.meter link.refusal link.admission "
     "link.acceptor exchange exchange.stream exchange.inbox exchange.ports "
-    "exchange.silence threads",
-    1: "identifier tag task loop describe logging.config link.frame link.folder "
-    "link.security link.tally embedded.binary embedded.directory "
+    "exchange.silence threads "
+    "bench bench.interpreter bench.machine bench.rows bench.table",
+    1: "identifier tag task loop event_loop describe logging.config link.frame "
+    "link.folder link.security link.tally embedded.binary embedded.directory "
     "exchange.client_config exchange.verdict exchange.link_info exchange.deposit",
     2: "exception simple_socket embedded.server exchange.keys exchange.credential "
     "logging.recommended logging.helpers logging.configs.base logging.configs.console "
     "logging.configs.file logging.configs.jsonpool logging.configs.multi "
-    "link.certificate link.handshake link.window link.reader link.parts link.channel",
+    "exchange.outlet link.certificate link.handshake link.window link.reader "
+    "link.parts link.channel",
     3: "serialize socket logging logging.configs embedded link.protocol link.incoming "
-    "header exchange.connection exchange.acl exchange.version",
+    "header exchange.connection exchange.acl exchange.version link.outgoing",
     4: "error_code runtime_config exchange.secret exchange.cipher exchange.server "
-    "exchange.backlog exchange.outbox "
+    "exchange.backlog exchange.outbox bench.case "
     "link.connection link.listener link.session link.gate "
     "exchange.reach",
     5: "body exchange.lease exchange.wake exchange.mailbox exchange.keyring link.peer "
-    "link.ends",
-    6: "message",
+    "link.ends bench.cases",
+    6: "message bench.suite",
     # Exchanges: the parts, the engine on Redis, and the three that users choose from.
     7: "exchange.transport exchange.ledger exchange.pending exchange.delivery_failure "
-    "link.node",
+    "exchange.inlet link.handler",
     8: "exchange.local_state exchange.mailbox_status exchange.registry "
-    "exchange.bound exchange.directory link.host",
-    9: "exchange.client exchange.grace exchange.sources exchange.queues exchange.line "
-    "exchange.probe",
-    10: "exchange.factory exchange.courier",
-    11: "exchange.router",
+    "exchange.bound exchange.directory link.node",
+    9: "link.host exchange.base_client exchange.grace exchange.sources exchange.queues "
+    "exchange.line exchange.probe",
+    10: "exchange.client exchange.courier",
+    11: "exchange.router exchange.factory",
     12: "exchange.audit",
     13: "exchange.receiver exchange.detector",
     14: "exchange.links exchange.taker",
@@ -65,8 +67,8 @@ LAYERS: dict[int, str] = {
     # The actor surface.
     20: "answer outcome status_watch call deadline action_run",
     21: "remote_handle authorization",
-    22: "proxy_handle dispatch",
-    23: "handle",
+    22: "proxy_handle responder",
+    23: "handle dispatch",
     24: "context action",
     25: "agent",
     26: "runtime",
@@ -80,12 +82,17 @@ LAYERS: dict[int, str] = {
     36: "closing",
     37: "fleet",
     38: "manager",
-    39: "process_config",
+    39: "process_config bench.programs bench.programs.agents bench.programs.connect "
+    "bench.programs.drain bench.programs.fan bench.programs.find bench.programs.floor "
+    "bench.programs.imports bench.programs.launch bench.programs.load "
+    "bench.programs.mailboxes bench.programs.target bench.programs.ways "
+    "bench.programs.worker bench.programs.crowd bench.programs.directory_curve "
+    "bench.programs.discover bench.programs.many bench.programs.server_costs",
     # What people run.
     40: "run demo demo.calls demo.data demo.screen cli.url cli.output",
     41: "demo.model demo.report cli.error",
     42: "demo.agents cli.execute cli.arguments cli.connection cli.lookup",
-    43: "demo.federation cli.ping cli.ps cli.call cli.server cli.secret",
+    43: "demo.federation cli.bench cli.ping cli.ps cli.call cli.server cli.secret",
     44: "demo.run cli.describe cli.links",
     45: "cli.demo",
     46: "cli.app",
@@ -98,6 +105,7 @@ ARROWS: set[tuple[str, str]] = set()
 TYPE_ONLY = {
     ("exchange.transport", "exchange.factory"),
     ("exchange.registry", "exchange.factory"),
+    ("exchange.inlet", "exchange.bound"),
     ("cli.output", "rich.console"),
     ("exchange.hybrid", "redis.asyncio"),  # names a parameter's type
     ("exchange.cipher", "cryptography.hazmat.primitives.ciphers.aead"),
@@ -119,17 +127,24 @@ PACKAGES = {
         "exchange.version",
         "exchange.lease",
         "exchange.wake",
+        "bench.programs",
     },
     "cloudpickle": {"serialize", "capsule", "worker", "executor"},
-    "psutil": {"socket", "link.host"},
+    "psutil": {"socket", "link.host", "bench.programs"},
     "cryptography": {"exchange.cipher", "link.certificate"},
-    "uvloop": {"worker"},
+    "uvloop": {"event_loop"},
     "pydantic_core": {"value"},
-    "numpy": {"demo.data", "demo.model", "demo.agents"},
+    "numpy": {"demo.data", "demo.model", "demo.agents", "bench.programs"},
     "sklearn": {"demo.data"},
     "tomli_w": {"toml_file"},
     "typer": {"cli", "demo"},
     "rich": {"cli", "demo"},
+    # Run as scripts, these import each other by their bare names.
+    "agents": {"bench.programs"},
+    "crowd": {"bench.programs"},
+    "load": {"bench.programs"},
+    "target": {"bench.programs"},
+    "ways": {"bench.programs"},
 }
 """Who may import a package: modules, or packages with all that is in them."""
 LAZY = {"cryptography", "psutil", "uvloop", "pydantic_core", "sklearn", "tomli_w"}
@@ -147,7 +162,7 @@ IMPURE = {*words("asyncio socket ssl redis time random threading logging")}
 PURE_LINK = words(
     "link link.config link.address link.frame link.handshake link.window link.meter "
     "link.channel link.incoming link.parts link.reader link.protocol link.session "
-    "link.refusal link.admission link.security"
+    "link.outgoing link.refusal link.admission link.security"
 )
 """The protocol between processes: bytes and the time in, bytes and events out."""
 IMPURE_LINK = {*IMPURE, "os", "secrets"}

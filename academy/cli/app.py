@@ -134,6 +134,37 @@ def demo(
 
 
 @app.command()
+def bench(
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Measure less, for about a minute.")
+    ] = False,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--only", metavar="NAME", help="calls, echo ...; can be repeated."
+        ),
+    ] = None,
+    seconds: Annotated[
+        float | None,
+        typer.Option("--seconds", metavar="S", min=0.001, help="Time for each figure."),
+    ] = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Measure how fast agents are on this machine, beside bare sockets.
+
+    Starts a server and several processes of its own. Figures depend on what else the
+    machine does; compare only those of one run.
+    """
+    from academy.cli.bench import bench as run_bench
+
+    execute(
+        lambda: run_bench(only or [], quick=quick, seconds=seconds, as_json=as_json),
+        debug=debug,
+    )
+
+
+@app.command()
 def server(
     host: Annotated[
         str,

@@ -11,6 +11,7 @@ import typer
 
 from academy.cli.error import INTERRUPTED, cause_of, explain, full_traceback
 from academy.cli.output import complain
+from academy.event_loop import loop_factory
 
 
 def execute(
@@ -33,7 +34,7 @@ def execute(
     _set_up_logging(debug=debug)
     try:
         result = command()
-        code = result if isinstance(result, int) else asyncio.run(result)
+        code = result if isinstance(result, int) else _run(result)
     except KeyboardInterrupt:
         code = INTERRUPTED
     except Exception as e:
@@ -42,6 +43,11 @@ def execute(
         text, code = explain(e, url)
         complain(f"{text}\n{full_traceback(e, url)}" if debug else text)
     raise typer.Exit(code)
+
+
+def _run(command: Coroutine[Any, Any, int]) -> int:
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        return runner.run(command)
 
 
 def _set_up_logging(*, debug: bool) -> None:

@@ -13,12 +13,13 @@ from msgspec import Struct
 from academy.exception import FencedError, MailboxTerminatedError
 from academy.exchange.backlog import Backlog
 from academy.exchange.inbox import Inbox
+from academy.exchange.inlet import Inlet
 from academy.exchange.keys import entity_key
 from academy.exchange.ledger import Ledger
+from academy.exchange.outlet import Outlet
 from academy.exchange.stream import REQUESTS, Received, SendStream
 from academy.identifier import EntityId
 from academy.link.channel import Reason
-from academy.link.peer import Peer
 from academy.message import AcademyErrorResponse, Header, Message
 from academy.serialize import Segment
 
@@ -53,31 +54,6 @@ class Delivery(Struct, frozen=True, eq=False, gc=False):
     stamp: int = 0
 
 
-class Outlet:
-    """Where the messages of a mailbox to another one go out, in one lane.
-
-    Args:
-        dest: The other mailbox.
-        stream: The stream.
-    """
-
-    __slots__ = ("dest", "gate", "line", "stream")
-
-    def __init__(self, dest: EntityId, stream: SendStream) -> None:
-        self.dest = dest
-        self.stream = stream
-        self.gate: asyncio.Lock | None = None
-        """Keeps the stream in order while it waits for a path."""
-        self.line: Any = None
-        """Its line to another process, if there is one."""
-
-    def closed_gate(self) -> asyncio.Lock:
-        """Return the gate, made when it is needed first."""
-        if self.gate is None:
-            self.gate = asyncio.Lock()
-        return self.gate
-
-
 class BoundMailbox:
     """State of one mailbox while this process owns it.
 
@@ -108,6 +84,8 @@ class BoundMailbox:
         backlog: Backlog | None = None,
     ) -> None:
         self.uid = uid
+        self.number = uid.uid.int
+        """The UUID as an integer, which is compared faster."""
         self.key = entity_key(uid)
         self.mro = mro
         self.inc = inc
@@ -129,12 +107,13 @@ class BoundMailbox:
         self._backlog = backlog or Backlog()
         self.clean = clean
         """Incarnations before it of which it is known what they took."""
-        self._channels: dict[str, tuple[Peer, int]] = {}
+        self._inlets: dict[str, Inlet] = {}
         self._held: list[Delivery] | None = None
         self._hand_over: Callable[[Message[Any]], None] | None = None
         self._on_end: Callable[[Exception], None] | None = None
         self._waiting = 0
-        self._outlets: tuple[dict[int, Outlet], dict[int, Outlet]] = ({}, {})
+        self.outlets: tuple[dict[int, Outlet], dict[int, Outlet]] = ({}, {})
+        """Where messages go out, by lane and by the UUID of the destination."""
         self._barriers: list[tuple[str, int, asyncio.Future[None]]] = []
         self._slow_until = 0.0
 
@@ -161,28 +140,24 @@ class BoundMailbox:
 
     def destinations(self) -> set[uuid.UUID]:
         """Return whom this mailbox has sent to."""
-        return {outlet.dest.uid for lane in self._outlets for outlet in lane.values()}
+        return {outlet.dest.uid for lane in self.outlets for outlet in lane.values()}
 
     def destination(self, uid: uuid.UUID) -> EntityId | None:
         """Return whom this mailbox has sent to, given by its UUID."""
-        found = (lane.get(uid.int) for lane in self._outlets)
+        found = (lane.get(uid.int) for lane in self.outlets)
         return next((outlet.dest for outlet in found if outlet is not None), None)
 
     def forget_streams(self, dest: uuid.UUID) -> None:
         """Drop the streams to a mailbox that is closed for good."""
-        for lane in self._outlets:
+        for lane in self.outlets:
             lane.pop(dest.int, None)
-
-    def outlet(self, dest: EntityId, lane: int) -> Outlet | None:
-        """Return where messages to a mailbox go out, if some have been sent."""
-        return self._outlets[lane].get(dest.uid.int)
 
     def open_outlet(self, dest: EntityId, lane: int) -> Outlet:
         """Return where messages to a mailbox go out."""
-        outlet = self._outlets[lane].get(dest.uid.int)
+        outlet = self.outlets[lane].get(dest.uid.int)
         if outlet is None:
             outlet = Outlet(dest, SendStream(self.key, self.inc, lane))
-            self._outlets[lane][dest.uid.int] = outlet
+            self.outlets[lane][dest.uid.int] = outlet
         return outlet
 
     def waiting_tags(self) -> set[uuid.UUID]:
@@ -209,6 +184,27 @@ class BoundMailbox:
             self._backlog.add(delivery.segments)
         if self._barriers:
             self._open_barriers()
+
+    def pass_on(self, inlet: Inlet, seq: int, message: Message[Any]) -> bool:
+        """Give a new message to the consumer, unless something is in the way.
+
+        Returns:
+            Whether that was done; if not, it is to be accepted.
+        """
+        if (
+            self._hand_over is None
+            or self._held is not None
+            or self._barriers
+            or self.inbox.error is not None
+        ):
+            return False
+        self.received.consumed(inlet.stream, seq)
+        inlet.peer.taken(inlet.channel, seq)
+        if self.ledger.took(message.header):
+            self._hand_over(message)
+        else:
+            self._drop(message)
+        return True
 
     def report(self, header: Header, body: AcademyErrorResponse) -> None:
         """Answer one of this mailbox's own requests with an error."""
@@ -255,25 +251,29 @@ class BoundMailbox:
         message = delivery.message
         if self.ledger.took(message.header):
             return message
-        logger.debug("%s dropped a response that nobody awaits", self.uid)
+        self._drop(message)
         return None
 
-    def attach(self, stream: str, peer: Peer, channel: int) -> None:
+    def _drop(self, message: Message[Any]) -> None:
+        who = message.header.src
+        logger.debug("%s dropped a response of %s: nobody awaits it", self.uid, who)
+
+    def attach(self, inlet: Inlet) -> None:
         """Confirm what is consumed of a stream on the channel that it comes by."""
-        self._channels[stream] = (peer, channel)
-        consumed = self.received.taken(stream)
+        self._inlets[inlet.stream] = inlet
+        consumed = self.received.taken(inlet.stream)
         if consumed:
-            peer.taken(channel, consumed)
+            inlet.confirm(consumed)
 
     def detach(self) -> None:
         """End the channels to this mailbox: it is not here any more."""
-        for peer, channel in self._channels.values():
+        for inlet in self._inlets.values():
             # What was consumed is confirmed first: so the sender knows of the rest that
             # it was not.
-            peer.session.acknowledge()
-            peer.session.refuse(channel, Reason.NOT_HERE)
-            peer.flush_soon()
-        self._channels.clear()
+            inlet.peer.acknowledge()
+            inlet.peer.session.refuse(inlet.channel, Reason.NOT_HERE)
+            inlet.peer.flush_soon()
+        self._inlets.clear()
 
     def _consume(self, delivery: Delivery) -> bool:
         """Note that the consumer has a message; return whether it may have it."""
@@ -291,9 +291,9 @@ class BoundMailbox:
         self._confirm(stream, self.received.taken(stream))
 
     def _confirm(self, stream: str, seq: int) -> None:
-        channel = self._channels.get(stream)
-        if channel is not None:
-            channel[0].taken(channel[1], seq)
+        inlet = self._inlets.get(stream)
+        if inlet is not None:
+            inlet.confirm(seq)
 
     async def caught_up(self, stream: SendStream, timeout: float) -> bool:
         """Wait until all of a stream that is in the queue has arrived here.

@@ -21,9 +21,9 @@ from academy.exception import (
     PeerLostError,
     PeerUnreachableError,
 )
-from academy.exchange.bound import BoundMailbox, Outlet
+from academy.exchange.bound import BoundMailbox
 from academy.exchange.delivery_failure import doubtful, failure_body
-from academy.exchange.line import Line, Lines, Note
+from academy.exchange.line import Line, Lines
 from academy.exchange.mailbox import REQUEST, RESPONSE, make_entry
 from academy.exchange.outbox import (
     RECONNECT_GRACE,
@@ -34,6 +34,7 @@ from academy.exchange.outbox import (
     Parcel,
     SendDirect,
 )
+from academy.exchange.outlet import Outlet
 from academy.exchange.queues import UNREACHABLE_TIMEOUT, NotRegisteredError, Queues
 from academy.exchange.server import Command
 from academy.exchange.stream import REPLIES, REQUESTS
@@ -98,10 +99,10 @@ class Courier:
         """
         line = outlet.line or self._open(box, outlet)
         waiting = self._submit(line, message, segments, size)
-        if waiting is None:
-            outlet.stream.known = True
-            return None
-        return self._finish(outlet, (line, message, segments, size), waiting)
+        if waiting is not None:
+            return self._finish(outlet, (line, message, segments, size), waiting)
+        outlet.stream.known = True
+        return None
 
     async def _finish(self, outlet: Outlet, work: _Work, waiting: Parcel) -> None:
         line = work[0]
@@ -151,28 +152,24 @@ class Courier:
             self.seek(line)
         header = message.header
         now = self._loop.time()
-        # Copied where it is not immutable: it may be sent again after this returns.
-        parcel, effects = outbox.submit(
-            REQUEST if header.kind == "request" else RESPONSE,
-            header.tag,
-            # The head and the stream of pickle are immutable anyway.
-            segments if len(segments) <= 2 else detach(segments),
-            now,
-            size,
-        )
-        parcel.note = note = Note(header)
-        line.box.ledger.sending(
-            header, since=now, lane=line.key.lane, seq=parcel.seq, parcel=parcel
-        )
-        if not parcel.fresh and len(effects) == 1:
-            self._send_direct(line, parcel)
+        if len(segments) > 2:
+            # Copied, for it may be sent again after this returns. The head and the
+            # stream of pickle are immutable anyway.
+            segments = detach(segments)
+        kind = REQUEST if header.kind == "request" else RESPONSE
+        parcel, effects = outbox.submit(kind, header.tag, segments, now, size)
+        parcel.note = header
+        line.box.ledger.sending(header, now, line.key.lane, parcel.seq, parcel)
+        if effects is None:
+            assert line.peer is not None
+            line.peer.send(line.key, parcel.seq, segments, size)
             return None
-        note.accepted = self._loop.create_future()
+        parcel.accepted = self._loop.create_future()
         self._run(line, effects)
         return parcel
 
     async def _accepted(self, line: Line, parcel: Parcel) -> None:
-        accepted = parcel.note.accepted
+        accepted = parcel.accepted
         try:
             async with asyncio.timeout(UNREACHABLE_TIMEOUT):
                 await asyncio.shield(accepted)
@@ -188,7 +185,7 @@ class Courier:
             raise
         finally:
             # A failure after this has nobody to be raised to.
-            parcel.note.accepted = None
+            parcel.accepted = None
 
     def _open(self, box: BoundMailbox, outlet: Outlet) -> Line:
         lane, dest = outlet.stream.lane, outlet.dest
@@ -284,7 +281,7 @@ class Courier:
     def drop(self, line: Line) -> None:
         """Forget a line; what is on the way is given up."""
         self.lines.remove(line)
-        outlet = line.box.outlet(line.dest, line.key.lane)
+        outlet = line.box.outlets[line.key.lane].get(line.dest.uid.int)
         if outlet is not None and outlet.line is line:
             outlet.line = None
         if line.timer is not None:
@@ -327,7 +324,9 @@ class Courier:
         for effect in effects:
             match effect:
                 case SendDirect(parcel):
-                    self._send_direct(line, parcel)
+                    assert line.peer is not None
+                    line.peer.send(line.key, parcel.seq, parcel.segments, parcel.size)
+                    line.passed_on(parcel)
                 case Append(parcel, stamp):
                     self._append(line, parcel, stamp)
                 case GiveUp(parcel):
@@ -345,14 +344,6 @@ class Courier:
         up = not self._queues.away
         effects = line.outbox.handle_timer(self._loop.time(), relay_up=up)
         self._run(line, effects)
-
-    def _send_direct(self, line: Line, parcel: Parcel) -> None:
-        assert line.peer is not None
-        line.peer.session.send(line.key, parcel.seq, parcel.segments)
-        line.peer.sent += 1
-        line.peer.flush_soon()
-        if parcel.note.accepted is not None:
-            line.passed_on(parcel)
 
     def _append(self, line: Line, parcel: Parcel, stamp: int) -> None:
         if line.key.lane == REPLIES:
@@ -392,7 +383,7 @@ class Courier:
         if isinstance(error, MailboxTerminatedError) and not parcel.fresh:
             # Its owner knows better, and is about to say; if not, the audit settles it.
             return
-        header = parcel.note.header
+        header = parcel.note
         awaited = line.box.ledger.awaited.get(header.tag.int)
         if awaited is None or awaited.parcel is not parcel:
             logger.debug("A message to %s was lost: %s", line.dest, error)

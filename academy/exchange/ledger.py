@@ -60,7 +60,10 @@ class Ledger:
         tag = header.tag.int
         if header.kind == "response":
             awaited = self.awaited.get(tag)
-            if awaited is None or not _answers(header, awaited.header):
+            if awaited is None:
+                return False
+            asked = awaited.header
+            if header.src.uid.int != asked.dest.uid.int or header.label != asked.label:
                 return False
             del self.awaited[tag]
             return True
@@ -71,7 +74,6 @@ class Ledger:
     def sending(
         self,
         header: Header,
-        *,
         since: float = 0.0,
         lane: int = REQUESTS,
         seq: int = 0,
@@ -101,8 +103,3 @@ class Ledger:
             in_progress=len(self.open),
             queued=queued,
         )
-
-
-def _answers(response: Header, request: Header) -> bool:
-    same = response.src.uid.int == request.dest.uid.int
-    return same and (response.label is request.label or response.label == request.label)

@@ -8,8 +8,6 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from msgspec import Struct
-
 from academy.exchange.bound import BoundMailbox
 from academy.exchange.ledger import Awaited
 from academy.exchange.outbox import Outbox, Parcel
@@ -17,21 +15,8 @@ from academy.exchange.stream import REPLIES, REQUESTS
 from academy.identifier import EntityId
 from academy.link.channel import ChannelKey
 from academy.link.peer import Peer
-from academy.message import Header
 
 KeyT = TypeVar("KeyT", bound=Hashable)
-
-
-class Note(Struct):
-    """What is kept with a parcel.
-
-    Attributes:
-        header: Header of the message.
-        accepted: Set when the message is on its way; `None` if nobody waits.
-    """
-
-    header: Header
-    accepted: asyncio.Future[None] | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -74,13 +59,13 @@ class Line:
 
     def passed_on(self, parcel: Parcel) -> None:
         """Tell the sender of a parcel, if it waits, that it is on its way."""
-        accepted = parcel.note.accepted
+        accepted = parcel.accepted
         if accepted is not None and not accepted.done():
             accepted.set_result(None)
 
     def failed(self, parcel: Parcel, error: Exception) -> bool:
         """Tell the sender of a parcel, if it waits; return whether it does."""
-        accepted = parcel.note.accepted
+        accepted = parcel.accepted
         if accepted is None or accepted.done():
             return False
         accepted.set_exception(error)

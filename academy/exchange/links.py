@@ -15,9 +15,10 @@ from academy.exception import ExchangeError
 from academy.exchange.bound import BoundMailbox
 from academy.exchange.courier import Courier
 from academy.exchange.directory import Directory
+from academy.exchange.inlet import Inlet
 from academy.exchange.line import Line
 from academy.exchange.reach import Advertisement
-from academy.exchange.receiver import Receiver, stream_of
+from academy.exchange.receiver import Receiver
 from academy.exchange.sources import Sources
 from academy.identifier import EntityId
 from academy.link.address import Addresses
@@ -27,7 +28,6 @@ from academy.link.channel import (
     ChannelOffered,
     Event,
     Reason,
-    Received,
     Rejected,
     Taken,
     Told,
@@ -249,17 +249,19 @@ class Links:
             if not len(line.outbox) and not line.box.ledger.awaiting(line.dest):
                 self._courier.drop(line)
 
+    def message(
+        self, peer: Peer, note: Inlet, seq: int, segments: Sequence[Buffer]
+    ) -> None:
+        """Take a message that has come directly."""
+        peer.received += 1
+        if self._certain() or self._owns(note.box):
+            refusal = self._receiver.direct(note, seq, segments)
+            if refusal is not None:
+                detail = f"it is not what {note.key.src} may send"
+                self._refuse(peer, refusal, detail)
+
     def session_event(self, peer: Peer, event: Event) -> None:
-        """React to what the session with a peer says."""
-        if type(event) is Received:
-            peer.received += 1
-            key = event.key
-            box = self._by_uid.get(key.dest.int)
-            if box is not None and (self._certain() or self._owns(box)):
-                refusal = self._receiver.direct(box, key, event.seq, event.segments)
-                if refusal is not None:
-                    self._refuse(peer, refusal, f"it is not what {key.src} may send")
-            return
+        """React to what else the session with a peer says."""
         match event:
             case Taken(key, seq):
                 line = self._line(peer, key)
@@ -336,9 +338,10 @@ class Links:
         if box is None or box.ended or box.crowded or not self._owns(box):
             peer.session.refuse(channel, Reason.NOT_HERE)
         else:
-            name = stream_of(key)
-            peer.session.accept(channel, box.inc, box.received.accepted(name))
-            box.attach(name, peer, channel)
+            inlet = Inlet(box, key, peer, channel)
+            accepted = box.received.accepted(inlet.stream)
+            peer.session.accept(channel, box.inc, accepted, inlet)
+            box.attach(inlet)
         peer.flush_soon()
 
     def _told(self, peer: Peer, data: Buffer) -> None:

@@ -53,7 +53,8 @@ class Parcel(Struct, eq=False):
             given it back to the queue, so that it must not get another number.
         kept: Whether the outbox still has it: it is not known to be taken or queued.
             When it no longer is, its segments are gone, too.
-        note: For the owner of the outbox.
+        note: What the owner of the outbox keeps with it.
+        accepted: Set when it is on its way; `None` if nobody waits for that.
     """
 
     seq: int
@@ -66,6 +67,7 @@ class Parcel(Struct, eq=False):
     fresh: bool = True
     kept: bool = True
     note: Any = None
+    accepted: Any = None
 
     def __repr__(self) -> str:
         return f"Parcel({self.seq}, inc={self.inc}, kept={self.kept})"
@@ -143,8 +145,9 @@ class Outbox:
     @property
     def is_direct(self) -> bool:
         """Whether the next message would go directly, window permitting."""
-        open_ = self.incarnation != 0 and not self._stopped
-        return open_ and self._accepted >= self.stream.relayed
+        if not self.incarnation or self._stopped:
+            return False
+        return self._accepted >= self.stream.relayed
 
     @property
     def unconfirmed(self) -> int:
@@ -168,8 +171,12 @@ class Outbox:
         segments: Sequence[Segment],
         now: float,
         size: int | None = None,
-    ) -> tuple[Parcel, list[Effect]]:
+    ) -> tuple[Parcel, list[Effect] | None]:
         """Take a message; it gets the next number of the stream.
+
+        Returns:
+            Its parcel, and effects; `None` for them if it is to be sent on the channel
+            now, and nothing else is to be done.
 
         Args:
             kind: Kind of its queue entry.
@@ -180,12 +187,14 @@ class Outbox:
         """
         if size is None:
             size = sum(map(len, segments))
-        parcel = Parcel(self.stream.next(), kind, tag, segments, size, now)
-        straight = not self._held and self.is_direct
-        if straight and (not self._window_messages or self._has_room(parcel)):
+        stream = self.stream
+        stream.seq += 1
+        parcel = Parcel(stream.seq, kind, tag, segments, size, now)
+        if self.is_direct and not self._held and self._has_room(size):
             if self._wait_until is not None:
                 self._wait(None)
-            return parcel, [self._send(parcel)]
+            self._note_sent(parcel)
+            return parcel, None
         self._held.append(parcel)
         return parcel, self._pump(now)
 
@@ -264,9 +273,9 @@ class Outbox:
             The messages that it confirms, and effects.
         """
         self._accepted = max(self._accepted, seq)
-        confirmed = []
-        while self._sent and self._sent[0].seq <= seq:
-            parcel = self._sent.popleft()
+        confirmed, sent = [], self._sent
+        while sent and sent[0].seq <= seq:
+            parcel = sent.popleft()
             self._sent_bytes -= parcel.size
             if parcel.kept:
                 self._release(parcel)
@@ -327,7 +336,7 @@ class Outbox:
             if slow or parcel.inc not in (0, self.incarnation):
                 effects.append(self._append(self._held.popleft()))
                 continue
-            if blocked or not self._has_room(parcel):
+            if blocked or not self._has_room(parcel.size):
                 break
             effects.append(self._send(self._held.popleft()))
         if not (blocked and self._held):
@@ -372,20 +381,17 @@ class Outbox:
         self._sent_bytes = 0
 
     def _send(self, parcel: Parcel) -> SendDirect:
+        self._note_sent(parcel)
+        return SendDirect(parcel)
+
+    def _note_sent(self, parcel: Parcel) -> None:
         parcel.inc = self.incarnation
         parcel.fresh = False
         self._sent.append(parcel)
         self._sent_bytes += parcel.size
-        return SendDirect(parcel)
 
-    def _note_sent(self, parcel: Parcel) -> None:
-        self._sent.append(parcel)
-        self._sent_bytes += parcel.size
-
-    def _has_room(self, parcel: Parcel) -> bool:
-        if not self._window_messages or not self._sent:
+    def _has_room(self, size: int) -> bool:
+        limit, ahead = self._window_messages, len(self._sent)
+        if not limit or not ahead:
             return True
-        return (
-            len(self._sent) < self._window_messages
-            and self._sent_bytes + parcel.size <= self._window_bytes
-        )
+        return ahead < limit and self._sent_bytes + size <= self._window_bytes

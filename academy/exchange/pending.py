@@ -15,7 +15,11 @@ Answer = asyncio.Future[Message[Any]]
 
 
 class Pending:
-    """Requests that wait, by their tags. Belongs to one event loop."""
+    """Requests that wait, by their tags. Belongs to one event loop.
+
+    A request whose response has come is forgotten; after an error, or when nobody waits
+    any more, `remove` is to be called.
+    """
 
     def __init__(self) -> None:
         self._waiting: dict[int, tuple[Message[Any], Answer]] = {}
@@ -23,8 +27,8 @@ class Pending:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def add(self, request: Message[Any]) -> Answer:
-        """Enter a request.
+    def add(self, request: Message[Any], loop: asyncio.AbstractEventLoop) -> Answer:
+        """Enter a request, and return what its response goes to.
 
         Raises:
             ExchangeError: A request with that tag waits already.
@@ -35,19 +39,20 @@ class Pending:
                 f"A request to {request.dest} with the tag {request.tag} waits for "
                 "its response already. Make a new message for each request."
             )
-        answer: Answer = asyncio.get_running_loop().create_future()
+        answer: Answer = loop.create_future()
         self._waiting[tag] = request, answer
         return answer
 
     def remove(self, tag: uuid.UUID) -> None:
-        """Forget a request: a response that comes later is dropped."""
-        _, answer = self._waiting.pop(tag.int)
-        # Also keeps asyncio from complaining of an error that nobody looked at.
-        answer.cancel()
+        """Forget a request, if it waits: a response that comes later is dropped."""
+        waiting = self._waiting.pop(tag.int, None)
+        if waiting is not None:
+            # Also keeps asyncio from complaining of an error that nobody looked at.
+            waiting[1].cancel()
 
     def resolve(self, response: Message[Any]) -> None:
         """Hand out a response. One that nobody waits for (any more) is dropped."""
-        waiting = self._waiting.get(response.header.tag.int)
+        waiting = self._waiting.pop(response.header.tag.int, None)
         if waiting is not None and not waiting[1].done():
             waiting[1].set_result(response)
 

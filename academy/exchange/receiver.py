@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import uuid
 from collections.abc import Callable, Sequence
@@ -11,12 +10,12 @@ from typing import Any
 from academy.exception import IncompatibleNetworkProtocolError
 from academy.exchange.audit import Auditor
 from academy.exchange.bound import BoundMailbox, Delivery
-from academy.exchange.keys import base32_to_uuid, uuid_to_base32
+from academy.exchange.inlet import Inlet
+from academy.exchange.keys import base32_to_uuid
 from academy.exchange.mailbox import PROBE, REPORT, REQUEST, Entry
 from academy.exchange.queues import Queues
 from academy.exchange.router import Router
-from academy.exchange.stream import Offer, stream_name
-from academy.link.channel import ChannelKey
+from academy.exchange.stream import Offer
 from academy.link.refusal import Refusal
 from academy.message import (
     AcademyErrorResponse,
@@ -28,6 +27,9 @@ from academy.message import (
 from academy.serialize import Segment
 
 logger = logging.getLogger(__name__)
+
+_NEW = Offer.NEW  # to look it up on the class takes longer
+_UNREADABLE = (ValueError, IncompatibleNetworkProtocolError)
 
 
 class Receiver:
@@ -64,17 +66,18 @@ class Receiver:
         except ValueError:
             self._queues.refuse(box.uid)
             return
-        message = self._decode(box, segments)
-        if message is None:
+        try:
+            message = decode(segments)
+        except _UNREADABLE as e:
+            self._undecoded(box, e)
             return
         message.age(entry.age)
         if not self._consistent(box, entry, message.header):
             self._queues.refuse(box.uid)
             return
-        self._take(
-            box,
-            Delivery(message, entry.stream, entry.seq, segments, stamp=entry.stamp),
-        )
+        offer = box.received.offer(entry.stream, entry.seq)
+        parts = message, entry.stream, entry.seq, segments
+        self._take(box, Delivery(*parts, stamp=entry.stamp), offer)
 
     def _consistent(self, box: BoundMailbox, entry: Entry, header: Header) -> bool:
         """Return whether a message is what its entry says.
@@ -98,7 +101,7 @@ class Receiver:
         return True
 
     def direct(
-        self, box: BoundMailbox, key: ChannelKey, seq: int, segments: Sequence[Segment]
+        self, inlet: Inlet, seq: int, segments: Sequence[Segment]
     ) -> Refusal | None:
         """Take a message that has come on a channel; an ended box takes none.
 
@@ -106,33 +109,33 @@ class Receiver:
             Why it was refused, if it was not the sender of the channel that sent it,
             or not to its mailbox.
         """
+        box = inlet.box
         if box.inbox.error is not None:
             return None
-        message = self._decode(box, segments)
-        if message is None:
+        try:
+            message = decode(segments)
+        except _UNREADABLE as e:
+            self._undecoded(box, e)
             return None
         header = message.header
-        if header.src.uid.int != key.src.int:
+        if header.src.uid.int != inlet.src:
             return Refusal.FOREIGN_SOURCE
-        if header.dest.uid.int != key.dest.int:
+        if header.dest.uid.int != inlet.dest:
             return Refusal.FOREIGN_DESTINATION
-        self._take(box, Delivery(message, stream_of(key), seq, segments, False, 0))
+        offer = box.received.offer(inlet.stream, seq)
+        if offer is not _NEW or not box.pass_on(inlet, seq, message):
+            delivery = Delivery(message, inlet.stream, seq, segments, False, 0)
+            self._take(box, delivery, offer)
         return None
 
-    def _decode(
-        self, box: BoundMailbox, segments: Sequence[Segment]
-    ) -> Message[Any] | None:
-        try:
-            return decode(segments)
-        except IncompatibleNetworkProtocolError as e:
-            logger.warning("%s received a message it cannot read: %s", box.uid, e)
-        except ValueError as e:
-            logger.debug("%s received a damaged message: %s", box.uid, e)
+    def _undecoded(self, box: BoundMailbox, error: Exception) -> None:
+        if isinstance(error, IncompatibleNetworkProtocolError):
+            logger.warning("%s received a message it cannot read: %s", box.uid, error)
+        else:
+            logger.debug("%s received a damaged message: %s", box.uid, error)
         self._queues.refuse(box.uid)
-        return None
 
-    def _take(self, box: BoundMailbox, delivery: Delivery) -> None:
-        offer = box.received.offer(delivery.stream, delivery.seq)
+    def _take(self, box: BoundMailbox, delivery: Delivery, offer: Offer) -> None:
         if offer is Offer.NEW:
             box.accept(delivery)
         elif offer is Offer.DUPLICATE:
@@ -150,9 +153,3 @@ class Receiver:
             detail="the process that had taken the request is gone",
         )
         self._router.respond_soon(message.header, lost)
-
-
-@functools.lru_cache(maxsize=4096)
-def stream_of(key: ChannelKey) -> str:
-    """Return the name of the stream that a channel carries."""
-    return stream_name(uuid_to_base32(key.src), key.src_inc, key.lane)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, ClassVar, Self
 
 from academy.exception import BadEntityIdError, MailboxTerminatedError
@@ -120,6 +120,19 @@ class RelayTransport(ExchangeTransportMixin, NoPickleMixin):
         """Accept a message for delivery; see `ExchangeTransport.send`.
 
         Raises:
+            Exception: As `submit`.
+        """
+        work = self.submit(message)
+        if work is not None:
+            await work
+
+    def submit(self, message: Message[Any]) -> Awaitable[None] | None:
+        """Accept a message for delivery; what it returns must be awaited.
+
+        Returns:
+            What ends when it is accepted; `None` if that is the case.
+
+        Raises:
             BadEntityIdError: The destination was never registered.
             MailboxTerminatedError: The destination is closed for good.
             FencedError: This mailbox has a newer owner.
@@ -131,7 +144,7 @@ class RelayTransport(ExchangeTransportMixin, NoPickleMixin):
         engine, box = self._engine, self._box
         if engine is None or box is None:
             raise RuntimeError(f"{self} is not open.")
-        await engine.router.send(box, message)
+        return engine.router.submit(box, message)
 
     async def _recv(self, timeout: float | None = None) -> Message[Any]:
         return await self._bound().recv(timeout)

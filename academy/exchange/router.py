@@ -6,7 +6,7 @@ import asyncio
 import logging
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Any, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 from academy.exception import (
     ExchangeError,
@@ -16,9 +16,10 @@ from academy.exception import (
     MailboxTerminatedError,
     MessageTooLargeError,
 )
-from academy.exchange.bound import BoundMailbox, Delivery, Outlet
+from academy.exchange.bound import BoundMailbox, Delivery
 from academy.exchange.courier import Courier
 from academy.exchange.mailbox import RESPONSE, make_entry
+from academy.exchange.outlet import Outlet
 from academy.exchange.queues import Queues, entry_of
 from academy.exchange.server import Command
 from academy.exchange.stream import REPLIES, REQUESTS, SendStream
@@ -39,6 +40,7 @@ logger = logging.getLogger(__name__)
 
 MESSAGE_LIMIT = 64 << 20
 """Bytes of the largest message, serialized."""
+_CANCEL = CancelRequest.kind
 BARRIER_TIMEOUT = 0.5
 """Seconds that a message waits for those before it to leave the queue, before it is
 queued behind them."""
@@ -82,10 +84,14 @@ class Router:
         self.ended: Ended = lambda senders, dest, reason: None
         """Told of a mailbox that is closed for good: who had sent to it, and why."""
 
-    async def send(self, box: BoundMailbox, message: Message[Any]) -> None:
-        """Take a message of a bound mailbox, and wait until it is accepted.
+    def submit(
+        self, box: BoundMailbox, message: Message[Any]
+    ) -> Awaitable[None] | None:
+        """Take a message of a bound mailbox.
 
-        Where its way is clear, that is the case without a turn of the event loop.
+        Returns:
+            What is to be awaited until it is accepted, and raises like this; `None` if
+            it is, as where its way is clear.
 
         Raises:
             ForbiddenError: The message is in somebody else's name.
@@ -97,26 +103,28 @@ class Router:
                 process, which holds too much that was not taken.
             PeerUnreachableError: The server was away for too long.
         """
-        dest = message.header.dest
-        self._check_sender(box, message)
+        header = message.header
+        dest = header.dest
+        if header.src.uid.int != box.number or box.inbox.error is not None:
+            self._refuse_sender(box, message)
         segments = encode(message)
         size = sum(map(len, segments))
         if size > MESSAGE_LIMIT:
             raise MessageTooLargeError(size, MESSAGE_LIMIT)
-        lane = lane_of(message)
-        outlet = box.outlet(dest, lane) or self._open(box, dest, lane)
+        asks = header.kind == "request" and message.body.kind != _CANCEL
+        lane = REQUESTS if asks else REPLIES
+        number = dest.uid.int
+        outlet = box.outlets[lane].get(number) or self._open(box, dest, lane)
         gate = outlet.gate
         if gate is None or not gate.locked():
-            target = self._boxes.get(dest.uid.int)
+            target = self._boxes.get(number)
             if target is None:
                 work = self.courier.submit(box, outlet, message, segments, size)
-                if work is not None:
-                    await self._sent_away(dest, work)
-                return
+                return None if work is None else self._sent_away(dest, work)
             if target.has(outlet.stream):
                 self._deliver(box, target, outlet.stream, message, segments, lane)
-                return
-        await self._send_in_turn(box, outlet, message, segments, size)
+                return None
+        return self._send_in_turn(box, outlet, message, segments, size)
 
     async def _send_in_turn(
         self,
@@ -240,13 +248,12 @@ class Router:
         """Stop the background work."""
         await self._tasks.cancel()
 
-    def _check_sender(self, box: BoundMailbox, message: Message[Any]) -> None:
-        if message.header.src.uid.int != box.uid.uid.int:
-            raise ForbiddenError(
-                f"The transport of {box.uid} cannot send in the name of {message.src}."
-            )
-        if box.inbox.error is not None:
+    def _refuse_sender(self, box: BoundMailbox, message: Message[Any]) -> NoReturn:
+        if box.inbox.error is not None and message.src.uid == box.uid.uid:
             raise box.inbox.error
+        raise ForbiddenError(
+            f"The transport of {box.uid} cannot send in the name of {message.src}."
+        )
 
     async def _caught_up(
         self, dest: EntityId, stream: SendStream
@@ -276,7 +283,7 @@ class Router:
             detail = "its process holds as much as it may for consumers that are slow"
             raise MailboxFullError(target.uid, "no", detail)
         seq = stream.next()
-        box.ledger.sending(message.header, since=_now(), lane=lane, seq=seq)
+        box.ledger.sending(message.header, _now(), lane, seq)
         copies = detach(segments)
         target.received.offer(stream.name, seq)
         target.accept(Delivery(decode(copies), stream.name, seq, copies, local=True))
@@ -312,9 +319,3 @@ class Router:
 
 def _now() -> float:
     return asyncio.get_running_loop().time()
-
-
-def lane_of(message: Message[Any]) -> int:
-    """Return the lane of a message: that of replies for all that is bounded."""
-    asks = message.header.kind == "request" and message.body.kind != CancelRequest.kind
-    return REQUESTS if asks else REPLIES

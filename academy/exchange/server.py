@@ -173,11 +173,12 @@ class Server:
             except (CredentialError, IncompatibleServerError):
                 await self._client.aclose()
                 raise
-            except AuthenticationError as e:
+            except (AuthenticationError, NoPermissionError) as e:
                 await self._client.aclose()
                 raise AuthenticationError(
                     f"The Redis server at {self.info.hostname}:{self.info.port} "
-                    f"refused the login ({e}): check user name and password."
+                    f"refused the login ({e}): check user name and password, and the "
+                    "user's rights (`academy server --acl`)."
                 ) from e
             except (ConnectionError, TimeoutError, OSError, BusyLoadingError) as e:
                 if _is_stranger(e):

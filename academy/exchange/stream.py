@@ -89,6 +89,9 @@ class Offer(enum.Enum):
     been executed."""
 
 
+_NEW = Offer.NEW  # to look it up on the class takes longer
+
+
 class Received:
     """The receiving end of all streams to one incarnation of a mailbox.
 
@@ -110,7 +113,7 @@ class Received:
         if seq <= self._accepted.get(stream, 0):
             return Offer.DUPLICATE
         self._accepted[stream] = seq
-        return Offer.NEW
+        return _NEW
 
     def former(self, stream: str, seq: int) -> bool:
         """Return whether a former incarnation took a message."""

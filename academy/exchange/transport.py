@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, runtime_checkable
@@ -86,7 +86,8 @@ class ExchangeTransport(Protocol[AgentRegistrationT_co]):
     made them. Derive implementations from `ExchangeTransportMixin`, which has the
     parts that are the same everywhere.
 
-    Clients use what a transport has beyond this protocol: `leased = True`, where the
+    Clients use what a transport has beyond this protocol: `submit(message)`, which is
+    `send` without a turn of the event loop; `leased = True`, where the
     exchange itself knows which processes live, so that no client sends heartbeats and
     binding fails for mailboxes that are missing or terminated; `status(uid)`;
     `census()`; `links(uid)`; `register_agents(pairs)`; `fail(uid, reason)`, which
@@ -193,6 +194,14 @@ class ExchangeTransportMixin:
 
     def __str__(self) -> str:
         return f"{type(self).__name__}<{self.mailbox_id}>"  # type: ignore[attr-defined]
+
+    def submit(self, message: Message[Any]) -> Awaitable[None] | None:
+        """Accept a message as `send` does, and raise what it raises.
+
+        Returns:
+            What is to be awaited until the message is accepted; `None` if it is.
+        """
+        return self.send(message)  # type: ignore[attr-defined, no-any-return]
 
     async def listen(
         self, timeout: float | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import redis.asyncio
-from redis.exceptions import InvalidResponse, ResponseError
+from redis.exceptions import InvalidResponse, NoPermissionError, ResponseError
 
 from academy.exception import ExchangeError
 
@@ -31,6 +31,8 @@ async def check_version(client: redis.asyncio.Redis, where: str) -> None:
         hello: Any = await client.execute_command("HELLO")  # type: ignore[no-untyped-call]
         found = hello[b"version"].decode()
         version = tuple(int(n) for n in found.split(".")[:2])
+    except NoPermissionError:
+        raise
     except (
         ResponseError,
         InvalidResponse,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import uuid
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from msgspec import Struct
 
@@ -95,12 +95,14 @@ class Received(Struct, frozen=True, gc=False):
         key: The channel.
         seq: Its number in the stream.
         segments: Its segments.
+        note: What was given when the channel was accepted.
     """
 
     channel: int
     key: ChannelKey
     seq: int
     segments: Sequence[Buffer]
+    note: Any = None
 
 
 class Taken(Struct, frozen=True, gc=False):

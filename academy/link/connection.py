@@ -7,11 +7,10 @@ import socket
 from collections.abc import Sequence
 from typing import Any, Protocol, cast
 
-from academy.link.frame import Buffer, Frame
+from academy.link.frame import Buffer, Data, Frame
 from academy.link.protocol import (
     Cause,
-    Event,
-    FrameReceived,
+    Change,
     LinkClosed,
     LinkOpen,
     LinkProtocol,
@@ -171,8 +170,8 @@ class Connection(asyncio.Protocol):
         frames: list[Frame] = []
         changed = self._timer is None
         for event in self._protocol.events_received():
-            if type(event) is FrameReceived:
-                frames.append(event.frame)
+            if type(event) is Data or not isinstance(event, Change):
+                frames.append(event)
                 continue
             if frames:
                 self._owner.frames_received(self, frames)
@@ -185,7 +184,7 @@ class Connection(asyncio.Protocol):
             # Frames alone only put off what is due.
             self._set_timer()
 
-    def _tell(self, event: Event) -> None:
+    def _tell(self, event: Change) -> None:
         match event:
             case LinkOpen(peer):
                 self._tell_open(peer)

@@ -31,9 +31,9 @@ _PART = struct.Struct("!IQB")
 _ACK = struct.Struct("!IQ")
 _CHANNEL = struct.Struct("!I")
 _SINGLE_ACK = struct.Struct("!IBIQ")
-# By number of segments: a frame's head with the lengths of its segments, and these.
-_DATA_HEADS = [struct.Struct(f"!IBIQH{n}I") for n in range(16)]
-_LENGTHS = [struct.Struct(f"!{n}I") for n in range(16)]
+# Most messages have two segments: what is before them, and that in a whole frame.
+_USUAL = struct.Struct("!IQH2I")
+_USUAL_HEAD = struct.Struct("!IBIQH2I")
 
 
 class RemoteProtocolError(Exception):
@@ -195,12 +195,17 @@ def encode(frame: Frame) -> list[Buffer]:
 
 def _encode_data(frame: Data) -> list[Buffer]:
     segments = frame.segments
+    count = len(segments)
+    if count == 2:
+        head, body = segments
+        one, two = len(head), len(body)
+        size = 1 + _USUAL.size + one + two
+        packed = _USUAL_HEAD.pack(size, 4, frame.channel, frame.seq, 2, one, two)
+        return [packed, head, body]
     lengths = [*map(len, segments)]
-    count = len(lengths)
-    known = count < len(_DATA_HEADS)
-    head = _DATA_HEADS[count] if known else struct.Struct(f"!IBIQH{count}I")
-    size = head.size - LENGTH.size + sum(lengths)
-    packed = head.pack(size, Data.type, frame.channel, frame.seq, count, *lengths)
+    form = struct.Struct(f"!IBIQH{count}I")
+    size = form.size - LENGTH.size + sum(lengths)
+    packed = form.pack(size, Data.type, frame.channel, frame.seq, count, *lengths)
     return [packed, *segments]
 
 
@@ -267,14 +272,22 @@ def parse(data: bytes, start: int, end: int) -> Frame:
 
 
 def _parse_data(data: bytes, start: int, end: int) -> Frame:
+    begin = start + _USUAL.size
+    if begin <= end:
+        channel, seq, count, one, two = _USUAL.unpack_from(data, start)
+        middle = begin + one
+        if count == 2 and middle + two == end and 0 < seq <= LARGEST_NUMBER:
+            return Data(channel, seq, [data[begin:middle], data[middle:end]])
+    return _parse_unusual_data(data, start, end)
+
+
+def _parse_unusual_data(data: bytes, start: int, end: int) -> Frame:
     table = start + _DATA.size
     channel, seq, count = _DATA.unpack_from(data, start)
     begin = table + 4 * count
     if begin > end:
         raise ValueError("it is cut off")
-    known = count < len(_LENGTHS)
-    form = _LENGTHS[count] if known else struct.Struct(f"!{count}I")
-    lengths = form.unpack_from(data, table)
+    lengths = struct.unpack_from(f"!{count}I", data, table)
     if begin + sum(lengths) != end:
         raise ValueError("its segments do not add up")
     segments: list[Buffer] = []
@@ -283,9 +296,7 @@ def _parse_data(data: bytes, start: int, end: int) -> Frame:
         segments.append(data[first:begin])
     if count > 2:
         segments[2:] = map(bytearray, segments[2:])
-    if not 0 < seq <= LARGEST_NUMBER:
-        raise ValueError(f"number {seq}")
-    return Data(channel, seq, segments)
+    return Data(channel, _number(seq), segments)
 
 
 def _parse_part(data: bytes, start: int, end: int) -> Frame:

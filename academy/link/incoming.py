@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from academy.link.channel import REQUESTS, ChannelKey, Received
 from academy.link.config import SEGMENT_COST, LinkConfig
@@ -54,6 +55,7 @@ class Incoming:
         "accepted",
         "channel",
         "key",
+        "note",
         "number",
         "window",
     )
@@ -71,13 +73,19 @@ class Incoming:
         self.key = key
         self.accepted = False
         """Whether messages may come."""
+        self.note: Any = None
+        """What comes with each message."""
         messages = config.window_messages if key.lane == REQUESTS else 0
         self.window = ReceiveWindow(messages, config.window_bytes)
         self._config = config
         self._unfinished = unfinished
         self._assembly: Assembly | None = None
 
-    def receive(self, seq: int, segments: Sequence[Buffer]) -> Received:
+    def event(self, seq: int, segments: Sequence[Buffer]) -> Received:
+        """Return what says that a message has arrived."""
+        return Received(self.channel, self.key, seq, segments, self.note)
+
+    def receive(self, seq: int, segments: Sequence[Buffer]) -> None:
         """Take a whole message.
 
         Raises:
@@ -89,7 +97,6 @@ class Incoming:
         if size + SEGMENT_COST * len(segments) > self._config.chunk:
             raise RemoteProtocolError("a large message in one frame")
         self.window.receive(seq, size)
-        return Received(self.channel, self.key, seq, segments)
 
     def receive_part(self, frame: Part) -> Received | None:
         """Take a part of a message; return the message if that is its last.
@@ -115,7 +122,7 @@ class Incoming:
         self._assembly = None
         self._unfinished.change(before, 0)
         self.window.receive(frame.seq, sum(map(len, segments)))
-        return Received(self.channel, self.key, frame.seq, segments)
+        return self.event(frame.seq, segments)
 
     def end(self) -> None:
         """Drop a message of which parts are missing."""

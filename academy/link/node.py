@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
 
 from academy.link.address import Addresses, Endpoint
 from academy.link.certificate import certificate, client_context
@@ -14,12 +13,12 @@ from academy.link.connection import Connection
 from academy.link.ends import Accepted, Dialled
 from academy.link.frame import Frame
 from academy.link.gate import SHUTDOWN, Gate, Visit
+from academy.link.handler import Handler
 from academy.link.handshake import NONCE, Handshake, Identity, Role, namespace_hash
 from academy.link.listener import Listener
 from academy.link.peer import Peer
 from academy.link.protocol import Cause, LinkProtocol
 from academy.link.security import Route, Security
-from academy.link.session import Event
 from academy.link.tally import Tally
 from academy.task import Tasks
 
@@ -32,27 +31,6 @@ REDIAL = 5.0
 """Seconds between two attempts to reach a process that could not be reached."""
 SWEEP = 10.0
 """Seconds between two looks for links that nobody uses."""
-
-
-class Handler(Protocol):
-    """What a node tells the exchange."""
-
-    def session_event(self, peer: Peer, event: Event) -> None:
-        """The session with a peer has something to say."""
-        ...
-
-    def link_up(self, peer: Peer) -> None:
-        """A peer can be reached directly; channels can be opened."""
-        ...
-
-    def link_down(self, peer: Peer, *, may_return: bool) -> None:
-        """A peer cannot be reached directly (any more).
-
-        Args:
-            peer: The peer.
-            may_return: Whether it is dialled again at once.
-        """
-        ...
 
 
 class Node:
@@ -367,7 +345,8 @@ class Node:
     def _peer(self, process: bytes) -> Peer:
         peer = self.peers.get(process)
         if peer is None:
-            peer = Peer(process, self.config, self._handler.session_event)
+            handler = self._handler
+            peer = Peer(process, self.config, handler.message, handler.session_event)
             self.peers[process] = peer
         return peer
 

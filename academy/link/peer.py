@@ -5,17 +5,21 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from typing import Any
 
+from academy.link.channel import ChannelKey
 from academy.link.config import LinkConfig
 from academy.link.connection import Connection
-from academy.link.frame import Frame, RemoteProtocolError
+from academy.link.frame import Buffer, Data, Frame, RemoteProtocolError
 from academy.link.meter import Meter
-from academy.link.session import Event, Session
+from academy.link.session import Event, Received, Session
 
 logger = logging.getLogger(__name__)
 
-FLUSH_AT = 8
+FLUSH_AT = 32
 """Frames that are written without waiting for others."""
+FEW = 2
+"""Frames that come together when there is no crowd: an answer, and a confirmation."""
 BUDGET = 256 * 1024
 """Bytes of large messages that are written in one turn of the event loop."""
 
@@ -26,13 +30,16 @@ class Peer:
     Args:
         process: Its identifier.
         config: Limits and timeouts.
-        on_event: Called with each event of the session.
+        on_message: Called with each message: the peer, what the channel was accepted
+            with, the number of the message, and its segments.
+        on_event: Called with each other event of the session.
     """
 
     def __init__(
         self,
         process: bytes,
         config: LinkConfig,
+        on_message: Callable[[Peer, Any, int, Sequence[Buffer]], None],
         on_event: Callable[[Peer, Event], None],
     ) -> None:
         self.process = process
@@ -54,10 +61,13 @@ class Peer:
         self.received = 0
         """Messages that it has sent directly."""
         self._meter = Meter(self._last_used)
+        self._on_message = on_message
         self._on_event = on_event
         self._loop = asyncio.get_running_loop()
         self._flushing = False
         self._prompt = False
+        self._reading = False
+        self._taken: dict[int, int] = {}
         self._timer: asyncio.TimerHandle | None = None
 
     @property
@@ -108,48 +118,95 @@ class Peer:
         self.suspected = False
         self.reason = reason
         self.session.link_down()
+        self._taken.clear()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
     def receive(self, frames: Sequence[Frame]) -> None:
         """Take the frames of one read."""
-        self._used = True
+        self._used = self._reading = True
+        try:
+            self._receive(frames)
+        finally:
+            self._reading = False
+            self._settle_taken()
+        self._prompt = len(frames) <= FEW
+        self.flush_soon()
+
+    def _receive(self, frames: Sequence[Frame]) -> None:
         connection, session = self.connection, self.session
         for frame in frames:
             error = ""
+            # One by one: what happens must not find the session ahead of itself.
             try:
-                session.receive(frame)
+                if type(frame) is Data:
+                    incoming = session.take(frame)
+                    if incoming is not None:
+                        self._on_message(self, incoming.note, frame.seq, frame.segments)
+                else:
+                    session.receive(frame)
             except RemoteProtocolError as e:
                 error = str(e)
-            # One by one: what happens must not find the session ahead of itself.
-            for event in session.events_received():
-                self._on_event(self, event)
+            if type(frame) is not Data:
+                self._pass_on(session.events_received())
             if error and connection is not None:
                 connection.fail(error)
             if self.connection is not connection:
                 return
-        self._prompt = True
+
+    def _pass_on(self, events: Sequence[Event]) -> None:
+        for event in events:
+            if type(event) is Received:
+                self._on_message(self, event.note, event.seq, event.segments)
+            else:
+                self._on_event(self, event)
+
+    def send(
+        self, key: ChannelKey, seq: int, segments: Sequence[Buffer], size: int
+    ) -> None:
+        """Send a message on an open channel; raises as `Session.send`."""
+        self.session.send(key, seq, segments, size)
+        self.sent += 1
         self.flush_soon()
 
     def taken(self, channel: int, seq: int) -> None:
-        """Confirm what the consumer of a channel has taken; soon, not at once."""
-        if self.session.taken(channel, seq, self._loop.time()):
-            # Much is confirmed at once: the sender may wait for just that.
-            self.flush_soon()
+        """Confirm what the consumer of a channel has taken; soon, not at once.
+
+        What is taken while the frames of one read are handed out is noted together.
+        """
+        self._taken[channel] = seq
+        if not self._reading:
+            self._settle_taken()
+
+    def acknowledge(self) -> None:
+        """Confirm now what has been taken."""
+        self._settle_taken()
+        self.session.acknowledge()
+
+    def _settle_taken(self) -> None:
+        """Tell the session what has been taken."""
+        if not self._taken:
+            return
+        taken, self._taken = self._taken, {}
+        now = self._loop.time()
+        for channel, seq in taken.items():
+            if self.session.taken(channel, seq, now):
+                # Much is confirmed at once: the sender may wait for just that.
+                self.flush_soon()
         if self._timer is None:
             self._set_timer()
 
     def flush_soon(self) -> None:
         """Write what the session has to send.
 
-        The first output after something was read is written at once, for an answer
-        should not wait; the rest is written together, in the next turn of the event
-        loop, for many messages should need few system calls; but not so many that the
-        peer has nothing to do meanwhile.
+        The first output after little was read is written at once, for an answer should
+        not wait; the rest is written together, in the next turn of the event loop, for
+        many messages should need few system calls; but not so many that the peer has
+        nothing to do meanwhile.
         """
         if self._flushing:
-            if self.session.frames >= FLUSH_AT:
+            if len(self.session.frames) >= FLUSH_AT:
                 self._write()
             return
         if not self.session.has_output:

@@ -46,6 +46,9 @@ class State(enum.Enum):
     CLOSED = enum.auto()
 
 
+_OPEN, _CLOSED = State.OPEN, State.CLOSED  # to look them up on the class takes longer
+
+
 class Cause(enum.Enum):
     """Why a state changes."""
 
@@ -83,16 +86,6 @@ class LinkOpen(Struct, frozen=True, gc=False):
     peer: bytes
 
 
-class FrameReceived(Struct, frozen=True, gc=False):
-    """The peer sent a frame.
-
-    Attributes:
-        frame: The frame.
-    """
-
-    frame: Frame
-
-
 class Suspected(Struct, frozen=True, gc=False):
     """The peer has been silent for longer than it should."""
 
@@ -113,7 +106,10 @@ class LinkClosed(Struct, frozen=True, gc=False):
     reason: str
 
 
-Event: TypeAlias = LinkOpen | FrameReceived | Suspected | Trusted | LinkClosed
+Change: TypeAlias = LinkOpen | Suspected | Trusted | LinkClosed
+"""What happens to a connection."""
+Event: TypeAlias = Change | Frame
+"""A change, or a frame that the peer has sent."""
 
 
 class LinkProtocol:
@@ -157,21 +153,21 @@ class LinkProtocol:
     @property
     def closed(self) -> bool:
         """Whether the connection has ended."""
-        return self.state is State.CLOSED
+        return self.state is _CLOSED
 
     def receive_data(self, data: Buffer, now: float) -> None:
         """Take bytes from the peer. After the end they are ignored."""
-        if self.state is State.CLOSED:
+        if self.state is _CLOSED:
             return
         self._note_life(now)
         try:
             for body, start, end in self._reader.feed(data):
-                if self.state is not State.OPEN:
+                if self.state is not _OPEN:
                     self._receive_handshake(body[start:end], now)
                     continue
                 frame = parse(body, start, end)
                 if type(frame) is Data:
-                    self._events.append(FrameReceived(frame))
+                    self._events.append(frame)
                     continue
                 self._receive_frame(frame, now)
                 if self.closed:
@@ -194,7 +190,7 @@ class LinkProtocol:
 
     def send(self, *frames: Frame) -> None:
         """Send frames. On a connection that is not open they are dropped."""
-        if self.state is State.OPEN:
+        if self.state is _OPEN:
             for frame in frames:
                 self.out += encode(frame)
 
@@ -316,7 +312,7 @@ class LinkProtocol:
         elif isinstance(frame, Pong):
             self._measure(now)
         else:
-            self._events.append(FrameReceived(frame))
+            self._events.append(frame)
 
     def _ping(self, now: float) -> None:
         self.send(Ping())

@@ -12,7 +12,7 @@ its consumer takes messages; that is acknowledgement and credit in one.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Any
 
 from academy.link.channel import (
     Accepted,
@@ -42,6 +42,7 @@ from academy.link.frame import (
     ack_size,
 )
 from academy.link.incoming import Incoming, Unfinished
+from academy.link.outgoing import Outgoing, OutgoingChannels
 from academy.link.parts import PartQueue, weigh
 from academy.link.window import Confirmations
 
@@ -59,15 +60,6 @@ __all__ = [
 ]
 
 
-@dataclass(slots=True, eq=False)
-class _Outgoing:
-    """The sending end of a channel."""
-
-    number: int
-    key: ChannelKey
-    open: bool = False
-
-
 class Session:
     """What two processes say to each other, whatever the connection.
 
@@ -77,6 +69,7 @@ class Session:
 
     def __init__(self, config: LinkConfig) -> None:
         self._config = config
+        self._chunk = config.chunk
         self._channel = 0
         mark = ack_size(1) - ack_size(0)
         self._marks_per_ack = (config.frame_limit - ack_size(0)) // mark
@@ -89,11 +82,10 @@ class Session:
 
     def _reset(self) -> None:
         """Forget what belongs to a connection."""
-        self._number = 0
-        self._out: dict[ChannelKey, _Outgoing] = {}
-        self._out_numbers: dict[int, _Outgoing] = {}
+        self._out = OutgoingChannels()
         self._parts = PartQueue(self._config.chunk, self._config.parts_limit)
-        self._frames: list[Frame] = []
+        self.frames: list[Frame] = []
+        """What waits to be sent, parts of large messages aside."""
         self._in_number = 0
         self._in: dict[int, Incoming] = {}
         self._in_channels: dict[int, Incoming] = {}
@@ -119,14 +111,11 @@ class Session:
             RemoteProtocolError: It does not fit to what came before. The connection is
                 to be ended with `LinkProtocol.fail`.
         """
-        if type(frame) is Data:
-            incoming = self._in.get(frame.channel)
-            if incoming is None or not incoming.accepted:
-                incoming = self._incoming(frame.channel)
-            if incoming is not None:
-                self._events.append(incoming.receive(frame.seq, frame.segments))
-            return
         match frame:
+            case Data(_, seq, segments):
+                incoming = self.take(frame)
+                if incoming is not None:
+                    self._events.append(incoming.event(seq, segments))
             case Part():
                 self._receive_part(frame)
             case Ack(marks):
@@ -144,29 +133,47 @@ class Session:
             case _:
                 raise RemoteProtocolError(f"{type(frame).__name__} to a session")
 
+    def take(self, frame: Data) -> Incoming | None:
+        """Take a message in one frame as `receive` does, without an event.
+
+        Returns:
+            The channel that it has come on; `None` if it is dropped.
+        """
+        incoming = self._in.get(frame.channel)
+        if incoming is None or not incoming.accepted:
+            incoming = self._incoming(frame.channel)
+        if incoming is not None:
+            incoming.receive(frame.seq, frame.segments)
+        return incoming
+
     # The sending side
 
     def open(self, key: ChannelKey) -> None:
         """Ask for a channel, unless that was done on this connection."""
         if not self.linked or key in self._out:
             return
-        self._number += 1
-        out = _Outgoing(self._number, key)
-        self._out[key] = self._out_numbers[out.number] = out
-        self._frames.append(Open(out.number, key.lane, key.src, key.src_inc, key.dest))
+        out = self._out.add(key)
+        self.frames.append(Open(out.number, key.lane, key.src, key.src_inc, key.dest))
 
     def is_open(self, key: ChannelKey) -> bool:
         """Return whether the peer has accepted the channel on this connection."""
         out = self._out.get(key)
         return out is not None and out.open
 
-    def send(self, key: ChannelKey, seq: int, segments: Sequence[Buffer]) -> None:
+    def send(
+        self,
+        key: ChannelKey,
+        seq: int,
+        segments: Sequence[Buffer],
+        size: int | None = None,
+    ) -> None:
         """Send a message on an open channel; a large one goes in parts.
 
         Args:
             key: The channel.
             seq: Number of the message, above those sent on the channel before.
             segments: Its segments; not to be changed until the message was taken.
+            size: Bytes of the segments, if that is known.
 
         Raises:
             LocalProtocolError: The channel is not open, or the message is larger than
@@ -175,9 +182,11 @@ class Session:
         out = self._out.get(key)
         if out is None or not out.open:
             raise LocalProtocolError("The channel of a message is not open.")
-        weight = sum(map(len, segments)) + SEGMENT_COST * len(segments)
-        if weight <= self._config.chunk and out.number not in self._parts.messages:
-            self._frames.append(Data(out.number, seq, segments))
+        if size is None:
+            size = sum(map(len, segments))
+        weight = size + SEGMENT_COST * len(segments)
+        if weight <= self._chunk and out.number not in self._parts.messages:
+            self.frames.append(Data(out.number, seq, segments))
             return
         if weight > self._config.message_limit:
             self._check_message(segments)
@@ -188,7 +197,7 @@ class Session:
         out = self._out.get(key)
         if out is not None:
             self._abandon(out)
-            self._frames.append(Close(out.number))
+            self.frames.append(Close(out.number))
 
     def tell(self, data: bytes) -> None:
         """Send a control message to the peer process, if it is linked.
@@ -201,29 +210,31 @@ class Session:
                 f"A control message of {len(data)} bytes exceeds {self._config.chunk}."
             )
         if self.linked:
-            self._frames.append(Control(data))
+            self.frames.append(Control(data))
 
     # The receiving side
 
-    def accept(self, channel: int, inc: int, accepted: int) -> None:
+    def accept(self, channel: int, inc: int, accepted: int, note: Any = None) -> None:
         """Accept an offered channel; nothing if it was accepted, or has ended.
 
         Args:
             channel: Its number.
             inc: Incarnation of the mailbox.
             accepted: Highest number of the stream that has arrived, on any path.
+            note: What is to come with each message of the channel.
         """
         incoming = self._in_channels.get(channel)
         if incoming is not None and not incoming.accepted:
             incoming.accepted = True
-            self._frames.append(Opened(incoming.number, inc, accepted))
+            incoming.note = note
+            self.frames.append(Opened(incoming.number, inc, accepted))
 
     def refuse(self, channel: int, reason: Reason) -> None:
         """Refuse an offered channel, or end an accepted one."""
         incoming = self._in_channels.get(channel)
         if incoming is not None:
             self._forget(incoming)
-            self._frames.append(Refused(incoming.number, reason))
+            self.frames.append(Refused(incoming.number, reason))
 
     def taken(self, channel: int, seq: int, now: float) -> bool:
         """Note that the consumer has taken a channel's messages up to a number.
@@ -252,7 +263,7 @@ class Session:
         marks = self._confirmations.take()
         most = self._marks_per_ack
         for start in range(0, len(marks), most):
-            self._frames.append(Ack(tuple(marks[start : start + most])))
+            self.frames.append(Ack(tuple(marks[start : start + most])))
 
     # Output
 
@@ -273,22 +284,17 @@ class Session:
             budget: About how many bytes of large messages may go with them; their
                 parts go in turn, channel by channel.
         """
-        if self._confirmations.rides and self.has_output:
+        if self.has_output and self._confirmations.ride_with(len(self.frames)):
             self.acknowledge()
-        frames, self._frames = self._frames, []
+        frames, self.frames = self.frames, []
         if self._parts.messages:
             frames += self._parts.take(budget)
         return frames
 
     @property
-    def frames(self) -> int:
-        """How many frames wait to be sent, parts of large messages aside."""
-        return len(self._frames)
-
-    @property
     def has_output(self) -> bool:
         """Whether there is something to send, acknowledgements aside."""
-        return bool(self._frames or self._parts.messages)
+        return bool(self.frames or self._parts.messages)
 
     @property
     def has_parts(self) -> bool:
@@ -309,8 +315,8 @@ class Session:
                 f"the limit is {limit}."
             )
 
-    def _abandon(self, out: _Outgoing) -> None:
-        del self._out[out.key], self._out_numbers[out.number]
+    def _abandon(self, out: Outgoing) -> None:
+        self._out.remove(out)
         self._parts.drop(out.number)
 
     def _forget(self, incoming: Incoming) -> None:
@@ -320,14 +326,8 @@ class Session:
 
     # Input: answers to the sending side
 
-    def _outgoing(self, number: int) -> _Outgoing | None:
-        """Return a channel of this side, or `None` when it has ended meanwhile."""
-        if number > self._number:
-            raise RemoteProtocolError(f"an answer to channel {number}, never opened")
-        return self._out_numbers.get(number)
-
     def _receive_opened(self, number: int, inc: int, accepted: int) -> None:
-        out = self._outgoing(number)
+        out = self._out.answered(number)
         if out is None:
             return
         if out.open:
@@ -336,14 +336,14 @@ class Session:
         self._events.append(Accepted(out.key, inc, accepted))
 
     def _receive_refused(self, number: int, reason: int) -> None:
-        out = self._outgoing(number)
+        out = self._out.answered(number)
         if out is not None:
             self._abandon(out)
             self._events.append(Rejected(out.key, Reason(reason)))
 
     def _receive_ack(self, marks: Sequence[tuple[int, int]]) -> None:
         for number, seq in marks:
-            out = self._outgoing(number)
+            out = self._out.answered(number)
             if out is None:
                 continue
             if not out.open:
@@ -358,7 +358,7 @@ class Session:
             raise RemoteProtocolError(f"channel {number} after {self._in_number}")
         self._in_number = number
         if len(self._in) >= self._config.channel_limit:
-            self._frames.append(Refused(number, Reason.TOO_MANY))
+            self.frames.append(Refused(number, Reason.TOO_MANY))
             return
         self._channel += 1
         key = ChannelKey(frame.src, frame.src_inc, frame.dest, frame.lane)

@@ -9,6 +9,8 @@ from academy.link.frame import RemoteProtocolError
 
 SLACK = 2
 """How many times its window a peer may exceed before it is disconnected."""
+MANY = 8
+"""Frames with which an acknowledgement always rides along."""
 
 
 class ReceiveWindow:
@@ -42,37 +44,38 @@ class ReceiveWindow:
             return
         self._untaken.append((seq, size))
         self._bytes += size
+        if not self._messages:
+            return
         ahead = len(self._untaken)
-        if self._messages and (
-            ahead > self._messages or (self._bytes > self._size and ahead > 1)
-        ):
+        if ahead > self._messages or (self._bytes > self._size and ahead > 1):
             raise RemoteProtocolError(
                 f"{ahead} messages of {self._bytes} bytes ahead of its window"
             )
 
-    def take(self, seq: int) -> int | None:
+    def take(self, seq: int) -> tuple[int, int] | None:
         """Note that all messages up to a number have been taken, on any path.
 
         Returns:
-            The bytes that this frees, or `None` if nothing new was taken.
+            The messages and bytes that this frees, or `None` if nothing new was taken.
         """
         if seq <= self._taken:
             return None
         self._taken = seq
-        freed = 0
+        messages = freed = 0
         untaken = self._untaken
         while untaken and untaken[0][0] <= seq:
+            messages += 1
             freed += untaken.popleft()[1]
         self._bytes -= freed
-        return freed
+        return messages, freed
 
 
 class Confirmations:
     """What is to be acknowledged, and when.
 
-    Now and then an acknowledgement rides along with what is sent anyway. When there is
-    more to confirm, it waits until there is enough of it: handling one with each
-    message would cost a tenth of a call.
+    An acknowledgement rides along with many frames that are sent anyway, and now and
+    then with few: handling one with each message would cost a tenth of a call. Else it
+    waits until there is enough to confirm, or its time has come.
 
     Args:
         delay: Seconds that an acknowledgement may wait, and that lie between two that
@@ -90,20 +93,23 @@ class Confirmations:
         self._began = -math.inf
         self.due: float | None = None
         """When they are to be sent at the latest."""
-        self.rides = False
-        """Whether they are to be sent with the next frame."""
+        self._next_rides = False
 
-    def add(self, channel: int, seq: int, size: int, now: float) -> bool:
+    def add(self, channel: int, seq: int, freed: tuple[int, int], now: float) -> bool:
         """Note that messages were taken; return whether to confirm that at once."""
         if self.due is None:
-            self.rides = now >= self._began + self._delay
+            self._next_rides = now >= self._began + self._delay
             self._began = now
             self.due = now + self._delay
         self._marks[channel] = seq
-        self._messages += 1
-        self._bytes += size
+        self._messages += freed[0]
+        self._bytes += freed[1]
         messages, limit = self._limits
         return self._messages >= messages or self._bytes >= limit
+
+    def ride_with(self, frames: int) -> bool:
+        """Return whether they are to be sent along with so many frames."""
+        return self.due is not None and (self._next_rides or frames >= MANY)
 
     def discard(self, channel: int) -> None:
         """Forget a channel that has ended."""
@@ -123,4 +129,4 @@ class Confirmations:
         self._messages = 0
         self._bytes = 0
         self.due = None
-        self.rides = False
+        self._next_rides = False

@@ -1,5 +1,4 @@
-"""The programs that are measured, each run in an interpreter of its own.
+"""The programs that measure peers, run in the environment that `make peers` makes.
 
-They are run as scripts, so that `calls.py` can run in an interpreter that has another
-release of `academy` and must not find this one beside it.
+They are like those of `academy.bench.programs`, whose `target` they import.
 """

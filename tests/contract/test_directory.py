@@ -25,6 +25,7 @@ from tests.contract.office import (
     numbered,
     office,
 )
+from tests.restricted import allow
 
 
 async def test_register_gives_a_new_identifier_each_time(mail: Office) -> None:
@@ -171,11 +172,11 @@ async def test_counts_of_an_agent_that_is_not_running(mail: Office) -> None:
         await user.agent_stats(AgentId.new())
 
 
-@pytest.mark.admin
 @pytest.mark.parametrize("kind", ["redis", "hybrid"])
 async def test_namespaces_keep_apart(
     kind: str, server: EmbeddedServer, namespace: str
 ) -> None:
+    allow(server, namespace + "x")
     here = make_factory(kind, server, namespace)
     there = make_factory(kind, server, namespace + "x")
     async with office(here, Here()) as ours, office(there, Here()) as theirs:

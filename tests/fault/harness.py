@@ -35,6 +35,7 @@ from tests.fault.consumer import ConsumerPart
 from tests.fault.descriptors import cut_links, open_files
 from tests.fault.oracle import Oracle, grown
 from tests.fault.process import AgentProcess, CallerProcess, ConsumerProcess, Program
+from tests.restricted import member_url
 
 __all__ = [
     "GRACE",
@@ -77,7 +78,7 @@ class Scene:
     """The scene of one test, see the module.
 
     Args:
-        url: The server, as this process reaches it.
+        url: The server, as its administrator reaches it from this process.
         folder: For what is written down.
         number: Number in the catalogue of PROTOCOL.md, section 6.
         name: The fault in a few words.
@@ -112,7 +113,10 @@ class Scene:
         self.number, self.name, self.rounds = number, name, rounds
         self.oracle = Oracle(folder / "executions")
         namespace = f"f{uuid.uuid4().hex[:12]}"
-        self.factory = HybridExchangeFactory.from_url(url, namespace=namespace)
+        self.member_url = member_url(url, namespace)
+        self.factory = HybridExchangeFactory.from_url(
+            self.member_url, namespace=namespace
+        )
         self.processes: list[Program] = []
         self.tasks: set[asyncio.Task[Any]] = set()
         self._ordered, self._twice = ordered, twice

@@ -151,7 +151,7 @@ async def test_port_is_used_by_another_process(
     name = "port of a killed process used by another agent"
     async with Scene(redis_url, tmp_path, "48", name) as scene:
         factory = HybridExchangeFactory.from_url(
-            redis_url, namespace=scene.namespace, ports=[free_port]
+            scene.member_url, namespace=scene.namespace, ports=[free_port]
         )
         first = await scene.spawn(factory=factory)
         await scene.direct(first.handle)

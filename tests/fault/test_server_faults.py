@@ -21,6 +21,7 @@ from tests.fault.agents import Recorder
 from tests.fault.harness import Scene
 from tests.fault.oracle import percentile
 from tests.proxy import Proxy
+from tests.restricted import Server
 
 FULL = pytest.mark.fault
 SLOW = [pytest.mark.fault, pytest.mark.slow]
@@ -29,7 +30,7 @@ SLOW = [pytest.mark.fault, pytest.mark.slow]
 @pytest.fixture
 def kept_server(tmp_path: Path) -> Iterator[EmbeddedServer]:
     """A server whose data can be deleted while it is down."""
-    with EmbeddedServer(persist=tmp_path / "server") as running:
+    with Server(persist=tmp_path / "server") as running:
         yield running
 
 

@@ -42,13 +42,12 @@ from academy.message import (
 )
 from academy.message import encode as encode_message
 from academy.serialize import Segment, SerializationStrategy, join
+from tests.fuzz.door import Tls
+from tests.fuzz.identity import CLIENT, NAMESPACE, SECRET, SERVER
 
-CLIENT = b"c" * 16
-SERVER = b"s" * 16
-NAMESPACE = "fuzz"
-SECRET = b"a secret of some length"
 STREAM_KEY = ChannelKey(uuid.UUID(int=1), 7, uuid.UUID(int=2), 0)
 SEPARATOR = b"|"
+NEXT = b"\0next\0"
 
 
 def separated(data: bytes) -> list[bytes]:
@@ -101,6 +100,23 @@ def handshake_seeds() -> tuple[bytes, bytes]:
     challenge = server.receive(hello)
     assert challenge is not None
     return hello, challenge
+
+
+def crowd(data: bytes) -> list[bytes]:
+    """Return what strangers say who come to a process at the same time."""
+    return data.split(NEXT)
+
+
+def stranger_seeds() -> dict[str, bytes]:
+    """Return what strangers say who do nothing wrong, and prove nothing.
+
+    Those who say an odd number of bytes hang up then.
+    """
+    hello, _ = handshake_seeds()
+    first, proof = (len(body).to_bytes(4, "big") + body for body in (hello, bytes(32)))
+    said = {"hello": first, "cut": first[:40], "proof": first + proof}
+    few = [first, b"", first[:-20]]
+    return {**said, "few": NEXT.join(few), "many": NEXT.join([*said.values(), *few])}
 
 
 def entry_seeds() -> dict[str, bytes]:
@@ -159,12 +175,15 @@ def all_seeds() -> dict[str, dict[str, bytes]]:
     """Return valid inputs by target and name."""
     hello, challenge = handshake_seeds()
     length = len(hello).to_bytes(4, "big")
+    tls = Tls().shake_hands(b"")
     segments = message_seeds()
     return {
         "frames": link_seeds() | {"cut": wire(Bye())},
         "handshake_server": {"hello": hello},
         "handshake_client": {"challenge": challenge},
         "link_of_stranger": {"hello": length + hello, "cut": (length + hello)[:40]},
+        "door": {**stranger_seeds(), "tls": tls + bytes(len(tls) % 2)},
+        "door_in_tls": stranger_seeds(),
         "link_of_peer": link_seeds(),
         "sessions": frame_seeds(),
         "entries": entry_seeds(),

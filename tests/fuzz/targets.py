@@ -17,7 +17,7 @@ from academy.exchange.stream import Mark
 from academy.link.address import Addresses, Endpoint
 from academy.link.channel import ChannelOffered, Received
 from academy.link.config import LinkConfig
-from academy.link.frame import RemoteProtocolError, encode, parse
+from academy.link.frame import LENGTH, Frame, RemoteProtocolError, encode, parse
 from academy.link.handshake import (
     Handshake,
     HandshakeError,
@@ -25,14 +25,18 @@ from academy.link.handshake import (
     Role,
     namespace_hash,
 )
-from academy.link.protocol import FrameReceived, LinkClosed, LinkProtocol, State
+from academy.link.protocol import LinkClosed, LinkProtocol, State
 from academy.link.reader import FrameReader
 from academy.link.session import Session
 from academy.message import Message, decode
 from academy.serialize import join, split
+from tests.fuzz.door import UNPROVED, received
+from tests.fuzz.identity import CLIENT, NAMESPACE, SECRET, SERVER
 from tests.fuzz.mutation import pieces
-from tests.fuzz.seeds import CLIENT, NAMESPACE, SECRET, SERVER, STREAM_KEY, separated
+from tests.fuzz.seeds import STREAM_KEY, crowd, separated
 
+CROWD = 8
+"""Strangers who come at the same time, at most."""
 CONFIG = LinkConfig(frame_limit=2048, chunk=256, message_limit=4096, parts_limit=8192)
 
 
@@ -85,7 +89,7 @@ def link_of_stranger(data: bytes) -> bool:
     link = LinkProtocol(CONFIG, Role.SERVER, handshake(Role.SERVER), 0.0)
     for piece in pieces(data):
         link.receive_data(piece, 1.0)
-        assert link._reader.pending <= CONFIG.handshake_limit + 4
+        assert link._reader.pending < LENGTH.size + CONFIG.handshake_limit
     assert link.state is not State.OPEN
     assert sum(map(len, link.data_to_send())) <= CONFIG.handshake_limit
     events = link.events_received()
@@ -95,15 +99,25 @@ def link_of_stranger(data: bytes) -> bool:
     return not events
 
 
+def door(data: bytes) -> bool:
+    """`Acceptor`, `Gate`, `Admission` and `Node`: strangers come, and say this."""
+    return received(crowd(data)[:CROWD]) <= UNPROVED
+
+
+def door_in_tls(data: bytes) -> bool:
+    """The same, within TLS."""
+    return received(crowd(data)[:CROWD], encrypted=True) <= UNPROVED
+
+
 def link_of_peer(data: bytes) -> bool:
     """`LinkProtocol.receive_data` on an open link, and what a shell does with it."""
     link, session = open_link(), open_session()
     for piece in pieces(data):
         link.receive_data(piece, 1.0)
         for event in link.events_received():
-            if isinstance(event, FrameReceived) and session.linked:
+            if isinstance(event, Frame) and session.linked:
                 try:
-                    session.receive(event.frame)
+                    session.receive(event)
                     consume(session)
                 except RemoteProtocolError as e:
                     link.fail(str(e))
@@ -213,6 +227,8 @@ TARGETS: dict[str, Callable[[bytes], bool]] = {
         handshake_server,
         handshake_client,
         link_of_stranger,
+        door,
+        door_in_tls,
         link_of_peer,
         sessions,
         entries,

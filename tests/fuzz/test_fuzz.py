@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import random
 import sys
+from typing import Any
 
 import pytest
 
 from academy.link.address import Endpoint
+from academy.link.reader import Body
 from tests.fuzz import harness
 from tests.fuzz.__main__ import main
 from tests.fuzz.harness import Finding, corpus, fuzz, replay
@@ -17,6 +19,30 @@ SECONDS = 3.0
 PATIENCE = 5.0
 """Seconds after which a finding that must come has not."""
 GROWTH = 20 << 20
+
+
+def error(*_: object) -> None:
+    raise IndexError("out of range")
+
+
+def nothing(*_: object) -> None:
+    pass
+
+
+def always(*_: object) -> bool:
+    return True
+
+
+class Hoarder:
+    """Stands for a reader of frames that keeps all it is given."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.pending = 0
+
+    def feed(self, data: bytes) -> list[Body]:
+        self.pending += len(data)
+        return []
 
 
 def test_every_target_has_a_corpus() -> None:
@@ -63,11 +89,29 @@ def test_any_other_error_is_a_finding(
 ) -> None:
     """A parser that raises what it does not name fails the run."""
 
-    def broken(*_: object) -> None:
-        raise IndexError("out of range")
-
-    monkeypatch.setattr(parser, broken)
+    monkeypatch.setattr(parser, error)
     with pytest.raises(Finding, match=f"{target}: IndexError: out of range"):
+        fuzz(target, PATIENCE, seed=1)
+
+
+@pytest.mark.parametrize("target", ["door", "door_in_tls"])
+@pytest.mark.parametrize(
+    ("broken", "by", "finding"),
+    [
+        ("academy.link.protocol.LinkProtocol.receive_data", error, "out of range"),
+        ("academy.link.gate.Gate._first_byte", error, "out of range"),
+        ("academy.link.protocol.LinkProtocol.handle_timer", nothing, "lingers"),
+        ("academy.link.gate.Gate.leave", nothing, "kept in mind"),
+        ("academy.link.tally.Tally.count", nothing, "not one reason for each"),
+        ("academy.link.handshake.hmac.compare_digest", always, "is linked"),
+        ("academy.link.protocol.FrameReader", Hoarder, "kept"),
+    ],
+)
+def test_a_door_that_is_not_kept_is_a_finding(
+    monkeypatch: pytest.MonkeyPatch, target: str, broken: str, by: Any, finding: str
+) -> None:
+    monkeypatch.setattr(broken, by)
+    with pytest.raises(Finding, match=f"(?s){target}: .*{finding}"):
         fuzz(target, PATIENCE, seed=1)
 
 

@@ -39,6 +39,7 @@ from academy.message import Body, Header, Message, PingRequest, SuccessResponse
 from academy.runtime import Runtime
 from tests.contract.office import Elsewhere, elsewhere
 from tests.fake_server import answering, hello, mute, without_hello
+from tests.restricted import admin_kwargs
 
 PASSWORD = "open-sesame"
 LIMIT = 300_000
@@ -114,7 +115,7 @@ class Lab:
         self.keys = Keys(namespace)
         self.factory = self.new_factory()
         self.raw = redis.asyncio.Redis(
-            host=server.host, port=server.port, **server.redis_kwargs
+            host=server.host, port=server.port, **admin_kwargs(server)
         )
 
     def new_factory(self, **options: Any) -> HybridExchangeFactory:
@@ -541,7 +542,6 @@ async def test_garbage_in_the_directory(lab: Lab) -> None:
     assert [info.agent_id for info in census] == [lab.handle.agent_id]
 
 
-@pytest.mark.admin
 async def test_garbage_among_the_news(lab: Lab) -> None:
     wakes = [key async for key in lab.raw.scan_iter(f"{lab.keys.prefix}wake:*")]
     assert wakes

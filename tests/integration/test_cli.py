@@ -27,6 +27,7 @@ from academy.exchange.hybrid import HybridExchangeFactory
 from academy.identifier import AgentId
 from academy.manager import Manager
 from tests.launched_agents import Counter
+from tests.restricted import allow
 
 COMMAND = [sys.executable, "-m", "academy"]
 
@@ -143,9 +144,9 @@ async def test_ps_as_json(office: Office) -> None:
     assert (absent["state"], absent["pid"], absent["queued"]) == ("INACTIVE", None, 0)
 
 
-@pytest.mark.admin
-async def test_ps_where_there_is_nobody(office: Office) -> None:
+async def test_ps_where_there_is_nobody(office: Office, server: EmbeddedServer) -> None:
     office.namespace += "-other"
+    allow(server, office.namespace)
     ended = await office.run("ps")
     assert ended.out == f"There are no agents in namespace '{office.namespace}'.\n"
     assert (await office.run("ps", "--json")).json == []
@@ -185,13 +186,15 @@ async def test_links_as_json(office: Office) -> None:
     assert both[1]["pid"] != os.getpid()
 
 
-@pytest.mark.admin
-async def test_links_of_agents_that_do_not_run(office: Office) -> None:
+async def test_links_of_agents_that_do_not_run(
+    office: Office, server: EmbeddedServer
+) -> None:
     ended = await office.run("links", "desk", "absent")
     assert (ended.code, ended.out) == (1, "")
     assert ended.err == "academy: No process runs absent now.\n"
     assert (await office.run("links", "dask")).code == 2
     office.namespace += "-other"
+    allow(server, office.namespace)
     ended = await office.run("links")
     assert ended.code == 0
     assert ended.out == f"No process runs agents in namespace '{office.namespace}'.\n"

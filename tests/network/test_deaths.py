@@ -70,7 +70,7 @@ async def test_address_is_used_by_another_process(
     name = "address and port of a killed process used by another agent"
     async with Scene(url, tmp_path, "48", name) as scene:
         factory = HybridExchangeFactory.from_url(
-            url, namespace=scene.namespace, ports=[PORT]
+            scene.member_url, namespace=scene.namespace, ports=[PORT]
         )
         first = await scene.spawn(prefix=host.prefix, factory=factory)
         await scene.direct(first.handle)

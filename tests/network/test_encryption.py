@@ -162,7 +162,7 @@ async def test_settings_that_do_not_agree(
     host = network.host("a")
     async with Scene(url, tmp_path, "40", "settings that do not agree") as scene:
         plain = HybridExchangeFactory.from_url(
-            url, namespace=scene.namespace, security="authenticated"
+            scene.member_url, namespace=scene.namespace, security="authenticated"
         )
         agent = await scene.spawn(prefix=host.prefix, factory=plain)
         scene.load(agent.handle, 1, pause=0.02)

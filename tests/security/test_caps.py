@@ -18,6 +18,7 @@ from academy.identifier import EntityId
 from academy.message import ActionRequest, Message
 from academy.serialize import SerializationStrategy
 from tests.contract.office import elsewhere, within
+from tests.restricted import admin_kwargs
 
 MIB = 1 << 20
 SIZE = 50_000
@@ -31,7 +32,9 @@ class Slow(Agent):
 
 @pytest.fixture
 async def admin(fresh_server: EmbeddedServer) -> AsyncIterator[redis.asyncio.Redis]:
-    async with redis.asyncio.Redis.from_url(fresh_server.url) as client:
+    login = admin_kwargs(fresh_server)
+    host, port = fresh_server.host, fresh_server.port
+    async with redis.asyncio.Redis(host=host, port=port, **login) as client:
         yield client
 
 
@@ -53,7 +56,6 @@ async def flood(user: Any, dest: EntityId, count: int) -> tuple[int, set[str]]:
     return count - len(errors), {str(e) for e in errors}
 
 
-@pytest.mark.admin
 async def test_an_offline_mailbox_does_not_fill_the_server(
     fresh_server: EmbeddedServer, admin: redis.asyncio.Redis, namespace: str
 ) -> None:
@@ -71,7 +73,6 @@ async def test_an_offline_mailbox_does_not_fill_the_server(
         assert await flood(user, other, 10) == (10, set())
 
 
-@pytest.mark.admin
 async def test_a_slow_consumer_does_not_fill_the_server(
     fresh_server: EmbeddedServer, admin: redis.asyncio.Redis, namespace: str
 ) -> None:

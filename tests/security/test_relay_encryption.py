@@ -13,6 +13,7 @@ import pytest
 import redis.asyncio
 
 from academy.agent import Agent, action
+from academy.embedded import EmbeddedServer
 from academy.exception import AgentTerminatedError
 from academy.exchange.client import UserExchangeClient
 from academy.exchange.hybrid import HybridExchangeFactory
@@ -24,6 +25,7 @@ from academy.message import ActionRequest, Message
 from academy.runtime import Runtime, RuntimeConfig
 from academy.serialize import SerializationStrategy
 from tests.contract.office import elsewhere, eventually
+from tests.restricted import admin_kwargs
 
 CANARY = "canary-in-the-mine-3141592653"
 ACTION = "sing_the_canary_song"
@@ -84,8 +86,12 @@ def _flat(value: Any) -> list[bytes]:
 
 
 @pytest.fixture
-async def raw(redis_url: str) -> AsyncIterator[redis.asyncio.Redis]:
-    async with redis.asyncio.Redis.from_url(redis_url) as client:
+async def raw(server: EmbeddedServer) -> AsyncIterator[redis.asyncio.Redis]:
+    """A client that sees all keys."""
+    login = admin_kwargs(server)
+    async with redis.asyncio.Redis(
+        host=server.host, port=server.port, **login
+    ) as client:
         yield client
 
 
@@ -145,7 +151,6 @@ async def running(factory: Any, registration: Any) -> AsyncIterator[Runtime[Bird
             await place.run(runtime.__aexit__(None, None, None))
 
 
-@pytest.mark.admin
 @pytest.mark.parametrize("encrypt", [True, False])
 async def test_no_canary_on_the_server(
     new_factory: NewFactory, namespace: str, raw: redis.asyncio.Redis, encrypt: bool

@@ -59,6 +59,8 @@ class Line:
         parcel, effects = self.outbox.submit(
             message.kind, b"", message.encode(*rest), self.clock.now
         )
+        if effects is None:
+            effects = [SendDirect(parcel)]
         parcel.note = (message, self.clock.now if since is None else since)
         self.box.sending(message, self, parcel)
         if not self.outbox.incarnation:

@@ -10,10 +10,9 @@ import random
 from typing import TYPE_CHECKING
 
 from academy.link.config import LinkConfig
-from academy.link.frame import RemoteProtocolError
+from academy.link.frame import Frame, RemoteProtocolError
 from academy.link.protocol import (
     Cause,
-    FrameReceived,
     LinkClosed,
     LinkOpen,
     Suspected,
@@ -152,24 +151,27 @@ class Node:
         end.write()
         for event in end.protocol.events_received():
             match event:
-                case FrameReceived(frame):
-                    peer = self.ends.get(end)
-                    if peer is None:
-                        continue
-                    try:
-                        peer.session.receive(frame)
-                    except RemoteProtocolError as e:
-                        raise AssertionError(f"the protocol was broken: {e}") from e
-                    for item in peer.session.events_received():
-                        self.process.session_event(peer, item)
-                    peer.touch()
                 case LinkOpen(uid):
                     self._link_open(end, uid)
                 case Suspected() | Trusted():
                     self._suspect(end, isinstance(event, Suspected))
                 case LinkClosed(cause, _):
                     self._link_closed(end, cause)
+                case frame:
+                    self._receive(end, frame)
         self._arm(end)
+
+    def _receive(self, end: End, frame: Frame) -> None:
+        peer = self.ends.get(end)
+        if peer is None:
+            return
+        try:
+            peer.session.receive(frame)
+        except RemoteProtocolError as e:
+            raise AssertionError(f"the protocol was broken: {e}") from e
+        for item in peer.session.events_received():
+            self.process.session_event(peer, item)
+        peer.touch()
 
     def _link_open(self, end: End, uid: bytes) -> None:
         peer = self._peer(uid)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import uuid
 from collections.abc import Awaitable
 from typing import Any
 
@@ -55,6 +56,7 @@ class Line:
         self.client_id = UserId.new()
         self.sent: list[Message[Any]] = []
         self.sent_soon: list[Message[Any]] = []
+        self.forgotten: list[uuid.UUID] = []
 
     async def send(self, message: Message[Any]) -> Message[Any]:
         self.sent.append(message)
@@ -67,6 +69,9 @@ class Line:
 
     def send_soon(self, message: Message[Any]) -> None:
         self.sent_soon.append(message)
+
+    def forget(self, tag: uuid.UUID) -> None:
+        self.forgotten.append(tag)
 
     def call(self, **options: Any) -> Awaitable[Response]:
         client: Any = self
@@ -179,6 +184,8 @@ class TestRetry:
         with pytest.raises(PeerLostError):
             await line.call()
         assert len(line.sent) == 2
+        # Nobody waits for a response to the second one any more.
+        assert line.forgotten == [line.sent[1].tag]
 
     @pytest.mark.parametrize(
         "outcome",

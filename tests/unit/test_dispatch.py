@@ -300,7 +300,7 @@ class TestOddities:
     async def test_action_of_a_loop_that_is_closed(self, harness: Harness) -> None:
         request = ActionRequest(action="hold", serialization="pickle")  # type: ignore[arg-type]
         message = Message.create(USER, AGENT, request)
-        response = harness.dispatcher._respond(message, request)
+        response = harness.dispatcher._responder.respond(message, request)
         response.send(None)
         response.close()
         assert harness.failures == []

@@ -201,7 +201,7 @@ class TestCall:
         async with running(Calculator(offset=Marker())) as one:  # type: ignore[arg-type]
             handle = one.new_handle(allowed_deserializers={JSON})
             asked: list[Any] = []
-            send = one.user.request
+            send = one.user.ask
 
             async def request(message: Any) -> Any:
                 asked.append(message.body.result_serialization)
@@ -209,7 +209,7 @@ class TestCall:
                 message.body.result_serialization = PICKLE
                 return await send(message)
 
-            monkeypatch.setattr(one.user, "request", request)
+            monkeypatch.setattr(one.user, "ask", request)
             for call in (handle.give("offset"), handle.fail("no")):
                 with pytest.raises(
                     DeserializationMethodProhibitedError, match="accepted: json"
@@ -293,7 +293,7 @@ class TestCall:
         async def request(self: Any, message: Message[Any]) -> Message[Any]:
             return message.create_response(SuccessResponse())
 
-        monkeypatch.setattr(UserExchangeClient, "request", request)
+        monkeypatch.setattr(UserExchangeClient, "ask", request)
         async with prepared(Calculator()) as one:
             with pytest.raises(ExchangeError, match="answered with a SuccessResponse"):
                 await one.handle.add(1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import uuid
+from collections.abc import Awaitable
 from typing import Any
 
 import pytest
@@ -152,15 +153,15 @@ class TestBadInput:
     ) -> None:
         async with running(Calculator(offset=b"x" * 1000)) as one:  # type: ignore[arg-type]
             client = one.runtime.agent.agent_exchange_client
-            send = client.send
+            submit = client.submit
 
-            async def limited(message: Message[Any]) -> None:
+            def limited(message: Message[Any]) -> Awaitable[None] | None:
                 size = len(message.model_serialize())
                 if size > 1000:
                     raise MessageTooLargeError(size, 1000)
-                await send(message)
+                return submit(message)
 
-            monkeypatch.setattr(client, "send", limited)
+            monkeypatch.setattr(client, "submit", limited)
             with pytest.raises(MessageTooLargeError):
                 await asyncio.wait_for(one.handle.give("offset"), 5)
 

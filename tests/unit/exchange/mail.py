@@ -52,13 +52,20 @@ def number(message: Message[Any]) -> int:
     return int(message.get_body().action)
 
 
+async def post(engine: Engine, box: BoundMailbox, message: Message[Any]) -> None:
+    """Send a message, and wait until it is accepted."""
+    work = engine.router.submit(box, message)
+    if work is not None:
+        await work
+
+
 async def send(
     engine: Engine, box: BoundMailbox, dest: EntityId, *numbers: int
 ) -> list[Message[Any]]:
     """Send requests that carry numbers."""
     messages = [numbered(box, dest, n) for n in numbers]
     for message in messages:
-        await engine.router.send(box, message)
+        await post(engine, box, message)
     return messages
 
 
@@ -69,7 +76,7 @@ async def take(box: BoundMailbox, count: int = 1) -> list[int]:
 
 async def agree(engine: Engine, box: BoundMailbox, request: Message[Any]) -> None:
     """Answer a request."""
-    await engine.router.send(box, request.create_response(SuccessResponse()))
+    await post(engine, box, request.create_response(SuccessResponse()))
 
 
 async def answer(box: BoundMailbox, seconds: float = 5.0) -> Message[Any]:

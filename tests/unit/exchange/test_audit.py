@@ -31,6 +31,7 @@ from tests.unit.exchange.mail import (
     bind_user,
     connect,
     failure,
+    post,
     register,
     send,
     take,
@@ -496,7 +497,7 @@ async def test_an_answer_that_comes_in_time_ends_a_suspicion(
     here, there = await new_engine(), await new_engine()
     user, agent = await bind_user(here), await bind_agent(there)
     ping = Message.create(user.uid, agent.uid, PingRequest())
-    await here.router.send(user, ping)
+    await post(here, user, ping)
     await agent.recv(5)
     (awaited,) = user.ledger.awaited.values()
     user.ledger.forget(ping.tag)

@@ -377,7 +377,7 @@ class TestClose:
     async def test_is_not_held_up_by_it(
         self, factory: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("academy.exchange.client.FLUSH_TIMEOUT", 0.01)
+        monkeypatch.setattr("academy.exchange.base_client.FLUSH_TIMEOUT", 0.01)
         other = await factory.create_user_client()
 
         async def never(message: Any) -> None:

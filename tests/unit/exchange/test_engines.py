@@ -5,12 +5,14 @@ import asyncio
 import pytest
 from redis.exceptions import ConnectionError
 
+from academy.embedded import EmbeddedServer
 from academy.exchange import engines
 from academy.exchange.connection import RedisConnectionInfo
 from academy.exchange.engine import Engine
 from academy.exchange.engines import acquire, release
 from academy.exchange.server import ServerUnavailableError
 from tests.proxy import Proxy
+from tests.restricted import allow
 
 
 async def alive(engine: Engine) -> bool:
@@ -37,12 +39,12 @@ async def test_users_of_a_server_and_namespace_share_an_engine(
     await release(third)
 
 
-@pytest.mark.admin
 async def test_others_have_engines_of_their_own(
-    info: RedisConnectionInfo, namespace: str
+    info: RedisConnectionInfo, namespace: str, server: EmbeddedServer
 ) -> None:
+    allow(server, namespace + "x")
     other = RedisConnectionInfo(
-        info.hostname, info.port, info.kwargs | {"client_name": "other"}
+        info.hostname, info.port, info.kwargs | {"socket_connect_timeout": 9}
     )
     made = [
         await acquire(info, namespace),
@@ -132,10 +134,10 @@ def test_a_namespace_that_cannot_be_used(info: RedisConnectionInfo) -> None:
         asyncio.run(acquire(info, "a b"))
 
 
-@pytest.mark.admin
 async def test_nothing_is_kept_of_those_who_left(
-    info: RedisConnectionInfo, namespace: str
+    info: RedisConnectionInfo, namespace: str, server: EmbeddedServer
 ) -> None:
+    allow(server, *(f"{namespace}-{n}" for n in range(5)))
     slots = engines._slots.setdefault(asyncio.get_running_loop(), {})
     before = len(slots)
     for n in range(5):

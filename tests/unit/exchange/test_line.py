@@ -6,7 +6,7 @@ import pytest
 
 from academy.exchange.bound import BoundMailbox
 from academy.exchange.ledger import Awaited
-from academy.exchange.line import Line, Lines, Note
+from academy.exchange.line import Line, Lines
 from academy.exchange.outbox import Outbox
 from academy.exchange.stream import REPLIES, REQUESTS, Received, SendStream
 from academy.identifier import AgentId, EntityId
@@ -30,7 +30,7 @@ def awaited(line: Line, *, now: float = 0.0) -> Awaited:
     """Submit a request on a line."""
     header = Message.create(line.box.uid, line.dest, PingRequest()).header
     parcel, _ = line.outbox.submit("q", header.tag.bytes, [b"x"], now)
-    parcel.note = Note(header)
+    parcel.note = header
     return Awaited(header, now, line.key.lane, parcel.seq, parcel)
 
 
@@ -65,7 +65,7 @@ async def test_a_sender_that_waits_is_told_once(box: BoundMailbox) -> None:
     assert parcel is not None
     assert not line.failed(parcel, ValueError())
     accepted = asyncio.get_running_loop().create_future()
-    parcel.note.accepted = accepted
+    parcel.accepted = accepted
     assert line.failed(parcel, ValueError("first"))
     assert not line.failed(parcel, ValueError("second"))
     with pytest.raises(ValueError, match="first"):

@@ -16,10 +16,11 @@ from academy.exchange.bound import BoundMailbox
 from academy.exchange.connection import RedisConnectionInfo
 from academy.exchange.directory import Directory, Owner
 from academy.exchange.engine import Engine
+from academy.exchange.inlet import Inlet
 from academy.exchange.line import Line
 from academy.exchange.server import ServerUnavailableError
 from academy.exchange.stream import REQUESTS
-from academy.link.channel import ChannelKey, Event, Reason, Received, Rejected
+from academy.link.channel import ChannelKey, Event, Reason, Rejected
 from academy.link.connection import Connection
 from academy.link.peer import Peer
 from academy.message import ActionRequest, Message, encode
@@ -34,6 +35,7 @@ from tests.unit.exchange.mail import (
     connect,
     failure,
     numbered,
+    post,
     send,
     take,
     until,
@@ -280,7 +282,7 @@ async def test_lines_go_with_an_idle_link_and_their_streams_go_on(
     user.ledger.awaited.clear()
     connection_of(here, there).close("idle")
     await until(lambda: not here.courier.lines.all())
-    outlet = user.outlet(agent.uid, REQUESTS)
+    outlet = user.outlets[REQUESTS].get(agent.uid.uid.int)
     assert outlet is not None
     assert outlet.line is None
     user.ledger.awaited.update(waiting)
@@ -329,7 +331,7 @@ async def test_a_large_message_delays_no_small_ones(new_engine: NewEngine) -> No
     body = ActionRequest(
         action="1", serialization=SerializationStrategy.PICKLE, pargs=(array,)
     )
-    await here.router.send(user, Message.create(user.uid, agent.uid, body))
+    await post(here, user, Message.create(user.uid, agent.uid, body))
     await send(here, user, other.uid, 2)
     assert await take(other) == [2]
     assert not agent.inbox
@@ -358,8 +360,8 @@ async def test_what_is_not_in_order_is_counted_and_dropped(
     elif damage == "other mailbox":
         message = numbered(user, other.uid, 7)
     segments = [b"junk"] if damage == "junk" else encode(message)
-    event = Received(1, key, 50, segments)
-    there.links.session_event(peer_of(there, here), event)
+    peer = peer_of(there, here)
+    there.links.message(peer, Inlet(agent, key, peer, 1), 50, segments)
     assert there.queues.dead_letters == (counted is None)
     assert there.links.node.refusals == ({} if counted is None else {counted: 1})
     await send(here, user, agent.uid, 8)

@@ -27,7 +27,8 @@ def outbox(window: int = 0, size: int = 1000) -> Outbox:
 
 
 def submit(box: Outbox, now: float = 0.0, size: int = 3) -> tuple[Parcel, list[Effect]]:
-    return box.submit("q", b"tag", [b"x" * (size - 1), b"y"], now)
+    parcel, effects = box.submit("q", b"tag", [b"x" * (size - 1), b"y"], now)
+    return parcel, [SendDirect(parcel)] if effects is None else effects
 
 
 def direct(effects: list[Effect]) -> list[int]:

@@ -45,6 +45,7 @@ from tests.unit.exchange.mail import (
     bind_user,
     failure,
     numbered,
+    post,
     register,
     send,
     take,
@@ -84,7 +85,7 @@ async def test_an_array_within_a_process_is_a_copy_that_can_be_written(
     user, agent = await bind_user(engine), await bind_agent(engine)
     array = np.zeros(100_000)
     body = ActionRequest(action="a", serialization=PICKLE, pargs=(array,))
-    await engine.router.send(user, Message.create(user.uid, agent.uid, body))
+    await post(engine, user, Message.create(user.uid, agent.uid, body))
     array[:] = 1
     (got,) = (await agent.recv(5)).get_body().get_args()
     got[0] = 5
@@ -95,7 +96,7 @@ async def test_who_may_not_send(new_engine: NewEngine) -> None:
     engine = await new_engine()
     user, agent = await bind_user(engine), await bind_agent(engine)
     with pytest.raises(ForbiddenError, match="cannot send in the name of"):
-        await engine.router.send(user, numbered(agent, agent.uid, 1))
+        await post(engine, user, numbered(agent, agent.uid, 1))
     user.fence()
     with pytest.raises(FencedError):
         await send(engine, user, agent.uid, 1)
@@ -113,9 +114,9 @@ async def test_messages_beyond_the_limit(
         return Message.create(user.uid, agent.uid, body)
 
     with pytest.raises(MessageTooLargeError) as caught:
-        await engine.router.send(user, message(np.zeros((10, 10))))
+        await post(engine, user, message(np.zeros((10, 10))))
     assert caught.value.size > 1000
-    await engine.router.send(user, message(np.zeros((5, 5))))
+    await post(engine, user, message(np.zeros((5, 5))))
     assert not user.ledger.awaiting(agent.uid)[1:]
 
 
@@ -149,7 +150,7 @@ async def test_cancels_are_not_held_up_by_a_full_queue(
     user, uid = await bind_user(engine), await register(engine)
     (request,) = await send(engine, user, uid, 1)
     cancel = CancelRequest(target_tag=request.tag)
-    await engine.router.send(user, Message.create(user.uid, uid, cancel))
+    await post(engine, user, Message.create(user.uid, uid, cancel))
     agent = await bind_agent(engine, uid)
     assert (await agent.recv(5)).tag == request.tag
     assert isinstance((await agent.recv(5)).get_body(), CancelRequest)
@@ -468,6 +469,6 @@ async def test_responses_in_the_queue_have_their_kind(
     ((_, fields),) = await raw.xrange(f"{keys.prefix}q:{user.key}")
     assert fields[b"k"] == RESPONSE.encode()
     with pytest.raises(ExchangeError):
-        await engine.router.send(
-            agent, Message.create(agent.uid, AgentId.new(), PingRequest())
+        await post(
+            engine, agent, Message.create(agent.uid, AgentId.new(), PingRequest())
         )

@@ -30,6 +30,7 @@ from tests.fake_server import (
     without_hello,
 )
 from tests.proxy import Proxy
+from tests.restricted import admin_kwargs, make_user
 
 PREFIX = "{x}:"
 
@@ -90,6 +91,18 @@ async def test_a_refused_login_is_not_repeated(
     assert time.monotonic() - start < 1
     assert str(server.port) in str(caught.value)
     assert "wrong" not in str(caught.value)
+    await refused.close()
+
+
+async def test_a_user_without_the_rights_is_told(
+    server: EmbeddedServer, namespace: str, keys: Keys
+) -> None:
+    """One who may use a namespace may not name its connections."""
+    user = make_user(server, namespace)
+    login = {"username": user.name, "password": user.password, "client_name": "me"}
+    refused = Server(RedisConnectionInfo(server.host, server.port, login), keys.prefix)
+    with pytest.raises(AuthenticationError, match=r"setname.*academy server --acl"):
+        await refused.open()
     await refused.close()
 
 
@@ -264,11 +277,10 @@ async def test_a_call_fails_at_its_deadline(
         await long
 
 
-@pytest.mark.admin
 async def test_a_stalled_server_is_given_up_early(
-    proxy: Proxy, proxied: RedisConnectionInfo
+    proxy: Proxy, proxied: RedisConnectionInfo, keys: Keys
 ) -> None:
-    server = Server(proxied, PREFIX)
+    server = Server(proxied, keys.prefix)
     await server.open()
     assert await server.call("secret", b"x" * 32, timeout=5, stall=0.5)
     proxy.hold()
@@ -316,11 +328,10 @@ async def test_only_cancelled_calls_in_line(commands: Server) -> None:
     assert await commands.call("secret", b"x" * 32, timeout=5) == [b"x" * 32, b""]
 
 
-@pytest.mark.admin
 async def test_closing_fails_what_has_no_answer(
-    proxy: Proxy, proxied: RedisConnectionInfo
+    proxy: Proxy, proxied: RedisConnectionInfo, keys: Keys
 ) -> None:
-    server = Server(proxied, PREFIX)
+    server = Server(proxied, keys.prefix)
     await server.open()
     await server.call("secret", b"x" * 32, timeout=5)
     proxy.hold()
@@ -376,17 +387,17 @@ def test_the_error_travels() -> None:
     assert "cannot be reached." in str(ServerUnavailableError())
 
 
-@pytest.mark.admin
 async def test_a_server_that_is_read_only_for_a_while_is_waited_for(
-    fresh_server: EmbeddedServer,
+    fresh_server: EmbeddedServer, keys: Keys
 ) -> None:
     """As a primary is that becomes a replica until clients find the new one."""
     info = RedisConnectionInfo(
         fresh_server.host, fresh_server.port, dict(fresh_server.redis_kwargs)
     )
-    server = Server(info, PREFIX)
+    server = Server(info, keys.prefix)
     await server.open()
-    raw = async_client(info, timeout=5.0)
+    login = RedisConnectionInfo(info.hostname, info.port, admin_kwargs(fresh_server))
+    raw = async_client(login, timeout=5.0)
     await raw.execute_command("REPLICAOF", "127.0.0.1", "1")
     call = asyncio.create_task(server.call("renew", "p", "9000", b"", timeout=20))
     with pytest.raises(TimeoutError):

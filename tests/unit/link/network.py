@@ -13,6 +13,7 @@ import psutil
 from academy.link.address import Addresses, Endpoint
 from academy.link.config import LinkConfig
 from academy.link.connection import Connection
+from academy.link.frame import Buffer
 from academy.link.handshake import VERSION
 from academy.link.node import Node
 from academy.link.peer import Peer
@@ -63,9 +64,14 @@ class Process(Node):
     def session_event(self, peer: Peer, event: Event) -> None:
         self.events.append(event)
         if isinstance(event, ChannelOffered):
-            peer.session.accept(event.channel, 9, 0)
-        elif isinstance(event, Received):
-            peer.taken(event.channel, event.seq)
+            peer.session.accept(event.channel, 9, 0, note=event)
+        self._changed.note()
+
+    def message(
+        self, peer: Peer, note: ChannelOffered, seq: int, segments: Sequence[Buffer]
+    ) -> None:
+        self.events.append(Received(note.channel, note.key, seq, segments))
+        peer.taken(note.channel, seq)
         self._changed.note()
 
     def link_up(self, peer: Peer) -> None:

@@ -8,101 +8,48 @@ import resource
 import socket
 import struct
 import sys
-import time
-from collections.abc import Iterator
 
-import psutil
 import pytest
 
 from academy.link.admission import LIMIT, PER_SOURCE
-from academy.link.config import LinkConfig
 from academy.link.gate import room, same_user
 from academy.link.security import Security
-from tests.unit.link.network import Network, Process
+from tests.security.strangers import (
+    LATE,
+    SAYINGS,
+    STRANGERS,
+    TIME,
+    besiege,
+    descriptors,
+)
+from tests.unit.link.network import Network
 
-STRANGERS = 600
 PROMPT = 0.2
 """Seconds in which a member is linked, whoever else is there."""
-TIME = LinkConfig().handshake_timeout
-"""Seconds that a stranger has: five."""
-
-
-class Crowd:
-    """Connections that say little."""
-
-    def __init__(self, process: Process, say: bytes) -> None:
-        self.socks = []
-        for _ in range(STRANGERS):
-            sock = socket.create_connection(("127.0.0.1", process.ports[0]))
-            sock.send(say)
-            sock.setblocking(False)
-            self.socks.append(sock)
-
-    @property
-    def present(self) -> int:
-        return sum(map(_is_open, self.socks))
-
-    def close(self) -> None:
-        for sock in self.socks:
-            sock.close()
-
-
-def _is_open(sock: socket.socket) -> bool:
-    try:
-        return sock.recv(1) != b""
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-
-
-@pytest.fixture
-def descriptors() -> Iterator[None]:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 3 * STRANGERS
-    if hard != resource.RLIM_INFINITY and hard < wanted:
-        pytest.skip(f"this needs {wanted} file descriptors")
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @pytest.mark.parametrize(
-    ("say", "limit"), [(b"", TIME), (b"\x16\x03\x01", 1.0), (b"\0\0", 1.0)]
+    ("said", "limit"),
+    [("nothing", TIME), ("the beginning of TLS", 1.0), ("clear text", 1.0)],
 )
 async def test_strangers_keep_nobody_out(
-    descriptors: None, network: Network, say: bytes, limit: float
+    network: Network, said: str, limit: float
 ) -> None:
     """They say nothing, or begin to say something."""
-    tls, config = Security("tls"), LinkConfig(handshake_timeout=limit)
-    b = await network.open(security=tls, config=config)
-    before = psutil.Process().memory_info().rss
-    # In a thread, or nobody would take them.
-    crowd = await asyncio.to_thread(Crowd, b, say)
-    try:
-        await _members(network, b, tls)
-        assert len(b._gate) <= PER_SOURCE
-        grown = psutil.Process().memory_info().rss - before
-        assert grown < 48 << 20
-        # The last of them came when all had come.
-        await asyncio.sleep(limit + 0.5)
-        assert crowd.present == 0
-        assert len(b._gate) == 0
-        await _members(network, b, tls)
-    finally:
-        crowd.close()
-    assert b.refused == STRANGERS
-    expected = {"crowded", "clear_text"} if say == b"\0\0" else {"crowded", "late"}
-    assert set(b.refusals) <= expected
-
-
-async def _members(network: Network, b: Process, security: Security) -> None:
-    """Let members connect, and none has to wait."""
-    for kind in ("tcp", "uds", "tcp", "tcp"):
-        a = await network.open(security=security)
-        start = time.monotonic()
-        await network.link(a, b, kind)
-        assert time.monotonic() - start < PROMPT
+    with descriptors() as allowed:
+        if not allowed:
+            pytest.skip("this needs more file descriptors than this user may have")
+        siege = await besiege(network, SAYINGS[said], limit)
+    assert max(siege.members) < PROMPT
+    assert siege.waiting <= PER_SOURCE + 1
+    assert siege.gone < limit + LATE
+    assert siege.growth < 48 << 20
+    assert sum(siege.refusals.values()) == STRANGERS
+    expected = {"crowded", "late"}
+    if said == "clear text":
+        assert "clear_text" in siege.refusals
+        expected.add("clear_text")
+    assert set(siege.refusals) <= expected
 
 
 async def test_a_herd_of_members(network: Network) -> None:

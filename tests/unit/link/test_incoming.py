@@ -40,8 +40,10 @@ def test_whole_messages() -> None:
     channel = incoming()
     assert channel.number == 3
     assert not channel.accepted
-    found = channel.receive(5, [b"head", b"body"])
-    assert found == Received(30, channel.key, 5, [b"head", b"body"])
+    channel.note = "whose"
+    channel.receive(5, [b"head", b"body"])
+    found = channel.event(5, [b"head", b"body"])
+    assert found == Received(30, channel.key, 5, [b"head", b"body"], "whose")
 
 
 def test_messages_in_parts() -> None:
@@ -50,7 +52,9 @@ def test_messages_in_parts() -> None:
     assert all(channel.receive_part(part) is None for part in first)
     found = channel.receive_part(last)
     assert found == Received(30, channel.key, 5, [b"head", bytes(600)])
-    assert channel.receive(6, [b"next"]).seq == 6
+    channel.receive(6, [b"next"])
+    with pytest.raises(RemoteProtocolError, match="message 6 after 6"):
+        channel.receive(6, [b"next"])
 
 
 def test_a_message_in_a_single_part() -> None:

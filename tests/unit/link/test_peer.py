@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
 from academy.link.config import LinkConfig
 from academy.link.connection import Connection
-from academy.link.frame import Ack, Control, Data, Frame, Open, Opened, Part
-from academy.link.peer import BUDGET, FLUSH_AT, Peer
-from academy.link.session import ChannelOffered, Event, Received, Taken, Told
+from academy.link.frame import Ack, Buffer, Control, Data, Frame, Open, Opened, Part
+from academy.link.parts import cut
+from academy.link.peer import BUDGET, FEW, FLUSH_AT, Peer
+from academy.link.session import ChannelOffered, Event, Taken, Told
 from tests.unit.link.network import Changes, nothing_left
 from tests.unit.link.pair import channel_key, plain
 
@@ -50,7 +51,18 @@ class Setup:
         self.changes = Changes()
         self.wire = Wire(self.changes)
         self.events: list[Event] = []
-        self.peer = Peer(b"p" * 16, config, self._note)
+        self.messages: list[tuple[object, int, list[bytes]]] = []
+        self.takes: int | None = None
+        """Channel whose messages are taken as they come."""
+        self.peer = Peer(b"p" * 16, config, self._message, self._note)
+
+    def _message(
+        self, peer: Peer, note: object, seq: int, segments: Sequence[Buffer]
+    ) -> None:
+        assert peer is self.peer
+        self.messages.append((note, seq, plain(segments)))
+        if self.takes is not None:
+            peer.taken(self.takes, seq)
 
     def _note(self, peer: Peer, event: Event) -> None:
         assert peer is self.peer
@@ -67,7 +79,7 @@ class Setup:
         (offer,) = self.events
         assert offer == ChannelOffered(offer.channel, key)
         self.events.clear()
-        self.peer.session.accept(offer.channel, 9, 0)
+        self.peer.session.accept(offer.channel, 9, 0, "note")
         self.peer.flush()
         assert self.wire.writes.pop() == [Opened(1, 9, 0)]
         return offer.channel
@@ -138,13 +150,32 @@ class TestState:
 
 
 class TestReceive:
-    async def test_events_are_passed_on(self) -> None:
+    async def test_messages_are_passed_on(self) -> None:
         setup = linked()
         setup.offered()
-        setup.peer.receive([Data(1, 1, [b"text"])])
-        (event,) = setup.events
-        assert isinstance(event, Received)
-        assert plain(event.segments) == [b"text"]
+        setup.peer.receive([Data(1, 1, [b"text"]), Data(1, 2, [b"more"])])
+        assert setup.messages == [("note", 1, [b"text"]), ("note", 2, [b"more"])]
+        assert not setup.events
+
+    async def test_messages_in_parts_are_passed_on(self) -> None:
+        setup = linked()
+        setup.offered()
+        whole = [b"head", bytes(100_000)]
+        *first, last = cut(whole, 60_000)
+        setup.peer.receive([Part(1, 1, False, piece) for piece in first])
+        assert not setup.messages
+        setup.peer.receive([Part(1, 1, True, last)])
+        assert setup.messages == [("note", 1, whole)]
+        assert not setup.events
+
+    async def test_what_is_taken_meanwhile_is_confirmed_together(self) -> None:
+        setup = linked()
+        channel = setup.offered()
+        setup.takes = channel
+        setup.peer.receive([Data(1, seq, [b"text"]) for seq in range(1, 6)])
+        setup.peer.acknowledge()
+        setup.peer.flush()
+        assert setup.wire.frames[-1:] == [Ack(((1, 5),))]
 
     async def test_use_is_noted(self) -> None:
         setup = linked()
@@ -201,6 +232,17 @@ class TestFlush:
             setup.peer.flush_soon()
         await setup.changes.until(lambda: len(setup.wire.writes) == 2)
         assert setup.wire.writes[1] == [Control(b"2"), Control(b"3")]
+
+    async def test_after_much_was_read_all_goes_together(self) -> None:
+        """Each has an answer coming, and one write for all costs least."""
+        setup = linked()
+        setup.peer.receive([Control(b"text")] * (FEW + 1))
+        for text in (b"1", b"2"):
+            setup.peer.session.tell(text)
+            setup.peer.flush_soon()
+        assert not setup.wire.writes
+        await setup.changes.until(lambda: len(setup.wire.writes) == 1)
+        assert setup.wire.frames == [Control(b"1"), Control(b"2")]
 
     async def test_many_at_a_time(self) -> None:
         """The peer should not be idle until all are there."""

@@ -25,7 +25,6 @@ from academy.link.protocol import (
     MEASURE,
     TRANSITIONS,
     Cause,
-    FrameReceived,
     LinkClosed,
     LinkOpen,
     LinkProtocol,
@@ -64,7 +63,7 @@ def closed(link: LinkProtocol) -> LinkClosed:
 
 
 def received(link: LinkProtocol) -> list[object]:
-    return [e.frame for e in link.events_received() if isinstance(e, FrameReceived)]
+    return [e for e in link.events_received() if isinstance(e, Frame)]
 
 
 def test_the_client_speaks_first() -> None:
@@ -110,7 +109,7 @@ def test_frames_right_behind_the_handshake() -> None:
     large = Control(b"x" * (CONFIG.handshake_limit + 1))
     client.send(large)
     server.receive_data(written(client), 0.0)
-    assert server.events_received() == [LinkOpen(CLIENT), FrameReceived(large)]
+    assert server.events_received() == [LinkOpen(CLIENT), large]
 
 
 def test_frames_in_both_directions() -> None:
@@ -334,7 +333,7 @@ def test_a_damaged_frame_ends_the_link_behind_good_ones() -> None:
     _, server = open_pair()
     server.receive_data(wire(FRAMES) + b"\x00\x00\x00\x01\xff" + wire(FRAMES), 1.0)
     events = server.events_received()
-    assert events[:-1] == [FrameReceived(frame) for frame in FRAMES]
+    assert events[:-1] == FRAMES
     end = LinkClosed(Cause.VIOLATED, "the peer sent a frame of unknown type 255")
     assert events[-1] == end
 
@@ -390,7 +389,7 @@ def test_random_frames_of_peers(body: bytes) -> None:
         assert isinstance(end, LinkClosed)
         assert end.cause in (Cause.VIOLATED, Cause.CLOSED_BY_PEER)
     else:
-        assert all(isinstance(e, FrameReceived) for e in events)
+        assert all(isinstance(e, Frame) for e in events)
 
 
 # Signs of life
@@ -440,7 +439,7 @@ def test_trust_comes_before_the_frame() -> None:
     link, _ = open_pair()
     run(link, 10.0)
     link.receive_data(wire([Close(1)]), 10.0)
-    assert link.events_received() == [Trusted(), FrameReceived(Close(1))]
+    assert link.events_received() == [Trusted(), Close(1)]
 
 
 def test_a_late_timer_is_no_verdict() -> None:

@@ -27,7 +27,7 @@ from academy.link.address import Addresses, Endpoint
 from academy.link.config import LinkConfig
 from academy.link.frame import Ack, Data, Part
 from academy.link.handshake import Handshake, Identity, Role, namespace_hash
-from academy.link.protocol import FrameReceived, LinkOpen, LinkProtocol
+from academy.link.protocol import LinkOpen, LinkProtocol
 from academy.link.session import (
     Accepted, ChannelKey, ChannelOffered, Received, Session, Taken, Told
 )
@@ -54,7 +54,7 @@ class Process:
                 case LinkOpen(peer):
                     other.session.link_up()
                     other.found.append(peer)
-                case FrameReceived(frame):
+                case frame:
                     other.session.receive(frame)
         for event in other.session.events_received():
             other.found.append(event)

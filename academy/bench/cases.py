@@ -1,0 +1,151 @@
+"""The cases, in groups that belong side by side: ours, and the bare floor."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from academy.bench.case import Case
+from academy.bench.interpreter import PROGRAMS
+from academy.bench.rows import (
+    Beside,
+    Calls,
+    Directory,
+    Discover,
+    Drain,
+    Echo,
+    Fan,
+    Find,
+    Import,
+    Launch,
+    Link,
+    Mailboxes,
+    Many,
+    ServerCost,
+    Worker,
+)
+
+Groups = dict[str, list[Case]]
+
+OURS = "academy, hybrid, two processes"
+"""The case that others are compared with."""
+
+CALLS = {"measure": "calls", "in_flight": [1, 16, 64, 256]}
+SIZES = [1_000, 100_000, 10_000_000, 100_000_000]
+ECHOES = {"measure": "echoes", "kinds": ["bytes", "bytearray", "numpy"], "sizes": SIZES}
+QUICK_ECHOES = {"sizes": SIZES[:3]}
+GIGABYTE = {"measure": "echoes", "kinds": ["bytes", "numpy"], "sizes": [1_000_000_000]}
+BESIDE = {"measure": "beside", "size": 50_000_000, "seconds": 1.5}
+QUICK_BESIDE = {"seconds": 0.5}
+FAN = {"agents": 10, "exchange": "hybrid"}
+FIND = {"agents": 100, "exchange": "hybrid"}
+HYBRID = {"exchange": "hybrid", "workers": 1}
+REGISTERED = [100, 1_000, 10_000, 100_000]
+AMONG = {"registered": REGISTERED, "matches": [1, 30], "repeats": 20}
+CURVE = {"registered": REGISTERED, "repeats": 100}
+QUICK_SIZES = {"registered": REGISTERED[:2]}
+COSTS = {
+    "mailboxes": 2_000,
+    "processes": 200,
+    "settle_s": 5,
+    "idle_s": 10,
+    "long_s": 12,
+}
+QUICK_COSTS = {
+    "mailboxes": 500,
+    "processes": 50,
+    "settle_s": 1,
+    "idle_s": 1,
+    "long_s": 3,
+}
+MODULES = ["academy", "academy.agent", "academy.exchange.hybrid"]
+
+FLOORS = {
+    "floor, blocking, Unix socket": {"way": "blocking", "family": "unix"},
+    "floor, blocking, TCP": {"way": "blocking", "family": "tcp"},
+    "floor, asyncio, Unix socket": {"way": "asyncio", "family": "unix"},
+    "floor, asyncio, TCP": {"way": "asyncio", "family": "tcp"},
+}
+
+
+def agents(row: type[Any], name: str, settings: Any, **more: Any) -> Case:
+    """Return a case of the program that calls one agent."""
+    return Case(row, PROGRAMS / "agents.py", settings, name=name, **more)
+
+
+def floors(row: type[Any], settings: dict[str, Any], **more: Any) -> list[Case]:
+    """Return a case for each floor; a blocking socket has one call in flight."""
+    found = []
+    for name, way in FLOORS.items():
+        own = {**settings, **way, "kinds": ["bytes"]}
+        if way["way"] == "blocking":
+            own["in_flight"] = [1]
+        found.append(Case(row, PROGRAMS / "floor.py", own, name=name, **more))
+    return found
+
+
+def many(agents: int, *, apart: bool) -> Case:
+    """Return a case of many agents in one process, with or without their own loop."""
+    settings, quick = {"agents": agents, "apart": apart}, {"agents": agents // 10}
+    return Case(Many, PROGRAMS / "many.py", settings, quick)
+
+
+def imports(name: str, modules: list[str], **more: Any) -> Case:
+    """Return a case that imports modules; it has rounds of its own."""
+    settings = {"modules": modules, "repeats": 9}
+    quick, program = {"repeats": 3}, PROGRAMS / "imports.py"
+    return Case(Import, program, settings, quick, name, rounds=1, **more)
+
+
+CASES: Groups = {
+    "import": [imports(OURS, MODULES)],
+    "calls": [
+        agents(Calls, OURS, CALLS | HYBRID),
+        agents(
+            Calls,
+            "academy, local, one event loop",
+            CALLS | {"exchange": "local", "workers": 0},
+        ),
+        agents(
+            Calls,
+            "academy, hybrid, one process",
+            CALLS | {"exchange": "hybrid", "workers": 0},
+        ),
+        agents(
+            Calls,
+            "academy, redis, two processes",
+            CALLS | {"exchange": "redis", "workers": 1},
+        ),
+        *floors(Calls, CALLS),
+    ],
+    "echo": [
+        agents(Echo, OURS, ECHOES | HYBRID, quick=QUICK_ECHOES),
+        *floors(Echo, ECHOES, quick=QUICK_ECHOES),
+    ],
+    "gigabyte": [
+        agents(Echo, OURS, GIGABYTE | HYBRID, rounds=1),
+        *floors(Echo, GIGABYTE, rounds=1),
+    ],
+    "beside": [agents(Beside, OURS, BESIDE | HYBRID, quick=QUICK_BESIDE)],
+    "fan": [Case(Fan, PROGRAMS / "fan.py", FAN, name=OURS)],
+    "discover": [Case(Find, PROGRAMS / "find.py", FIND, name=OURS)],
+    "drain": [
+        Case(Drain, PROGRAMS / "drain.py", {"messages": 10_000}, {"messages": 2_000})
+    ],
+    "launch": [Case(Launch, PROGRAMS / "launch.py", {"agents": 200})],
+    "mailboxes": [Case(Mailboxes, PROGRAMS / "mailboxes.py", {"mailboxes": 1_000})],
+    "many": [
+        many(agents, apart=apart)
+        for apart in (False, True)
+        for agents in (1_000, 10_000)
+    ],
+    "among": [Case(Discover, PROGRAMS / "discover.py", AMONG, QUICK_SIZES)],
+    "directory": [Case(Directory, PROGRAMS / "directory_curve.py", CURVE, QUICK_SIZES)],
+    "server": [
+        Case(ServerCost, PROGRAMS / "server_costs.py", COSTS, QUICK_COSTS, rounds=1)
+    ],
+    "connect": [Case(Link, PROGRAMS / "connect.py", {"links": 200}, {"links": 30})],
+    "worker": [Case(Worker, PROGRAMS / "worker.py", {"launches": 3})],
+}
+"""Each group by the name that it has at the command line."""
+NOT_QUICK = {"gigabyte", "many", "among", "directory", "server"}
+"""Groups that a quick run has only when they are asked for."""
