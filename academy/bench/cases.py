@@ -38,12 +38,25 @@ BESIDE = {"measure": "beside", "size": 50_000_000, "seconds": 1.5}
 QUICK_BESIDE = {"seconds": 0.5}
 FAN = {"agents": 10, "exchange": "hybrid"}
 FIND = {"agents": 100, "exchange": "hybrid"}
-CROWD = {"registered": [100, 1_000, 10_000, 100_000]}
-QUICK_CROWD = {"registered": [100, 1_000]}
-SOUGHT = CROWD | {"matches": [1, 30], "repeats": 20}
-CURVE = CROWD | {"repeats": 100}
-COSTS = {"mailboxes": 2_000, "processes": 200}
 HYBRID = {"exchange": "hybrid", "workers": 1}
+REGISTERED = [100, 1_000, 10_000, 100_000]
+AMONG = {"registered": REGISTERED, "matches": [1, 30], "repeats": 20}
+CURVE = {"registered": REGISTERED, "repeats": 100}
+QUICK_SIZES = {"registered": REGISTERED[:2]}
+COSTS = {
+    "mailboxes": 2_000,
+    "processes": 200,
+    "settle_s": 5,
+    "idle_s": 10,
+    "long_s": 12,
+}
+QUICK_COSTS = {
+    "mailboxes": 500,
+    "processes": 50,
+    "settle_s": 1,
+    "idle_s": 1,
+    "long_s": 3,
+}
 MODULES = ["academy", "academy.agent", "academy.exchange.hybrid"]
 
 FLOORS = {
@@ -68,6 +81,12 @@ def floors(row: type[Any], settings: dict[str, Any], **more: Any) -> list[Case]:
             own["in_flight"] = [1]
         found.append(Case(row, PROGRAMS / "floor.py", own, name=name, **more))
     return found
+
+
+def many(agents: int, *, apart: bool) -> Case:
+    """Return a case of many agents in one process, with or without their own loop."""
+    settings, quick = {"agents": agents, "apart": apart}, {"agents": agents // 10}
+    return Case(Many, PROGRAMS / "many.py", settings, quick)
 
 
 def imports(name: str, modules: list[str], **more: Any) -> Case:
@@ -115,18 +134,18 @@ CASES: Groups = {
     "launch": [Case(Launch, PROGRAMS / "launch.py", {"agents": 200})],
     "mailboxes": [Case(Mailboxes, PROGRAMS / "mailboxes.py", {"mailboxes": 1_000})],
     "many": [
-        Case(Many, PROGRAMS / "many.py", {"agents": agents, "apart": apart}, rounds=1)
-        for agents in (1_000, 10_000)
+        many(agents, apart=apart)
         for apart in (False, True)
+        for agents in (1_000, 10_000)
     ],
-    "directory": [
-        Case(Discover, PROGRAMS / "discover.py", SOUGHT, QUICK_CROWD, rounds=1),
-        Case(Directory, PROGRAMS / "directory_curve.py", CURVE, QUICK_CROWD, rounds=1),
+    "among": [Case(Discover, PROGRAMS / "discover.py", AMONG, QUICK_SIZES)],
+    "directory": [Case(Directory, PROGRAMS / "directory_curve.py", CURVE, QUICK_SIZES)],
+    "server": [
+        Case(ServerCost, PROGRAMS / "server_costs.py", COSTS, QUICK_COSTS, rounds=1)
     ],
-    "server": [Case(ServerCost, PROGRAMS / "server_costs.py", COSTS, rounds=1)],
     "connect": [Case(Link, PROGRAMS / "connect.py", {"links": 200}, {"links": 30})],
     "worker": [Case(Worker, PROGRAMS / "worker.py", {"launches": 3})],
 }
 """Each group by the name that it has at the command line."""
-NOT_QUICK = {"gigabyte", "many", "server"}
+NOT_QUICK = {"gigabyte", "many", "among", "directory", "server"}
 """Groups that a quick run has only when they are asked for."""

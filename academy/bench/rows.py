@@ -120,16 +120,11 @@ class Mailboxes:
 
 
 @dataclass(frozen=True)
-class Worker:
-    """From the launch of an agent in a new process to its first answer."""
-
-    executor: str
-    ready_ms: float
-
-
-@dataclass(frozen=True)
 class Many:
-    """Agents in one process, and who calls them: rates, costs, time to close."""
+    """Agents in one process, launched, called, called again and closed.
+
+    Both ends of each call are in the process, in one event loop or in two.
+    """
 
     event_loop: str
     agents: int
@@ -154,7 +149,10 @@ class Discover:
 
 @dataclass(frozen=True)
 class Directory:
-    """Operations, one at a time, beside so many mailboxes; memory of the server."""
+    """Operations, one at a time, when so many mailboxes are registered.
+
+    And the memory of the server then.
+    """
 
     registered: int
     register_us: float
@@ -172,6 +170,14 @@ class ServerCost:
     commands: float
     server_us: float
     bytes_kept: float
+
+
+@dataclass(frozen=True)
+class Worker:
+    """From the launch of an agent in a new process to its first answer."""
+
+    executor: str
+    ready_ms: float
 
 
 @dataclass(frozen=True)

@@ -19,12 +19,6 @@ from academy.executor import EventLoopExecutor
 from academy.manager import Manager
 from academy.message import Message, PingRequest
 
-IDLE_SECONDS = 10.0
-SETTLE_SECONDS = 5.0
-"""Seconds until a process has done what it had still to do."""
-LONG = 12.0
-"""Seconds after which an agent is asked whether it still knows a call."""
-
 
 class Idle(Agent):
     """Waits."""
@@ -92,11 +86,10 @@ async def measure_processes(meter: Meter, settings: dict[str, Any]) -> None:
                 engine = Engine(info, "processes", direct=True)
                 await engine.open()
                 stack.push_async_callback(engine.close)
-        await asyncio.sleep(SETTLE_SECONDS)
-        async with meter.measure(
-            f"one of {count} processes, per second", count * IDLE_SECONDS
-        ):
-            await asyncio.sleep(IDLE_SECONDS)
+        await asyncio.sleep(settings["settle_s"])
+        idle = settings["idle_s"]
+        async with meter.measure(f"one of {count} processes, per second", count * idle):
+            await asyncio.sleep(idle)
 
 
 async def measure_long_calls(meter: Meter, settings: dict[str, Any]) -> None:
@@ -109,15 +102,16 @@ async def measure_long_calls(meter: Meter, settings: dict[str, Any]) -> None:
         async with manager.launch_batch() as batch:
             agents = [await batch.queue(Idle) for _ in range(count)]
         await asyncio.gather(*(agent.ping() for agent in agents))
-        await asyncio.sleep(SETTLE_SECONDS)
+        await asyncio.sleep(settings["settle_s"])
         calls = [asyncio.ensure_future(agent.wait()) for agent in agents]
         await asyncio.sleep(1.0)
-        short = LONG - 4.0
+        idle, long = settings["idle_s"], settings["long_s"]
+        short = 0.7 * long
         async with meter.measure("a call of some seconds, per second", count * short):
             await asyncio.sleep(short)
-        await asyncio.sleep(LONG - short)
-        async with meter.measure("a long call, per second", count * IDLE_SECONDS):
-            await asyncio.sleep(IDLE_SECONDS)
+        await asyncio.sleep(long - short)
+        async with meter.measure("a long call, per second", count * idle):
+            await asyncio.sleep(idle)
         for call in calls:
             call.cancel()
         await asyncio.wait(calls)
