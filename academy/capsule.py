@@ -19,12 +19,12 @@ import cloudpickle
 import msgspec
 
 import academy
+from academy import by_value
 from academy.exception import WorkerMismatchError
 from academy.exchange.factory import ExchangeFactory
 from academy.exchange.transport import AgentRegistration
 from academy.logging.config import LogConfig
 from academy.runtime_config import RuntimeConfig
-from academy.serialize import PICKLE_PROTOCOL
 
 MAGIC = b"academy-capsule\n"
 PROTOCOL = 1
@@ -112,7 +112,7 @@ def dump_body(spec: RunSpec) -> bytes:
             part and says what to do instead.
     """
     try:
-        return _dumps(spec)
+        return by_value.dumps(spec)
     except Exception as e:
         what, cause = _find_unpicklable(spec, e)
         hint = _HINTS.get(what.partition(" (")[0], _HINT)
@@ -179,7 +179,7 @@ class WorkerFailure(Exception):
         """Return the carrier of an exception."""
         details = "".join(traceback.format_exception(error))
         try:
-            pickled = _dumps(error)
+            pickled = by_value.dumps(error)
             pickle.loads(pickled)
         except Exception:
             return cls(_summary(error), details, None)
@@ -240,15 +240,10 @@ def _find_unpicklable(spec: RunSpec, error: Exception) -> tuple[str, Exception]:
     """Return the name of the part that cannot be pickled, and why."""
     for name, value in spec.parts():
         try:
-            _dumps(value)
+            by_value.dumps(value)
         except Exception as e:
             return f"{name} ({_type_name(value)})", e
     return "the agent with its arguments", error
-
-
-def _dumps(obj: Any) -> bytes:
-    data: bytes = cloudpickle.dumps(obj, protocol=PICKLE_PROTOCOL)
-    return data
 
 
 def _minor(version: str) -> str:

@@ -14,8 +14,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future
 from typing import Any, TypeVar
 
-import cloudpickle
-
+from academy import by_value
 from academy.exchange.factory import ExchangeFactory
 from academy.worker_process import Interpreter, WorkerProcess, WorkerProcessError
 
@@ -84,7 +83,7 @@ class SubprocessExecutor(Executor):
             Exception: The function or an argument cannot be pickled.
         """
         worker = WorkerProcess(
-            self._interpreter, cloudpickle.dumps((fn, args, kwargs)), self._ended
+            self._interpreter, by_value.dumps((fn, args, kwargs)), self._ended
         )
         with self._changed:
             if self._closed:

@@ -293,12 +293,11 @@ def _pickle(obj: Any, buffers: list[pickle.PickleBuffer] | None = None) -> bytes
             return data
     except (pickle.PicklingError, AttributeError, TypeError):
         pass
-    import cloudpickle
+    from academy import by_value
 
     if buffers is not None:
         buffers.clear()
-    stream: bytes = cloudpickle.dumps(obj, PICKLE_PROTOCOL, buffer_callback=collect)
-    return stream
+    return by_value.dumps(obj, collect=collect)
 
 
 def _describe(obj: Any) -> str:

@@ -235,17 +235,16 @@ def _end_with_parent(parent: BinaryIO, ending: _Ending) -> None:
 
 def _outcome_of(call: bytes) -> bytes:
     """Return the pickled outcome of a call: whether it succeeded, and with what."""
-    import cloudpickle
+    from academy import by_value
 
     try:
         function, args, kwargs = pickle.loads(call)
-        outcome = cloudpickle.dumps((True, function(*args, **kwargs)))
+        outcome = by_value.dumps((True, function(*args, **kwargs)))
     except WorkerFailure as e:
-        outcome = cloudpickle.dumps((False, e))
+        outcome = by_value.dumps((False, e))
     except Exception as e:
-        outcome = cloudpickle.dumps((False, WorkerFailure.wrap(e)))
-    pickled: bytes = outcome
-    return pickled
+        outcome = by_value.dumps((False, WorkerFailure.wrap(e)))
+    return outcome
 
 
 if __name__ == "__main__":

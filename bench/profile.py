@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import collections
+import functools
 import sys
 from pathlib import Path
 from types import FrameType
@@ -25,7 +26,38 @@ WARM_UP = 500
 LEAST = 5.0
 """Instructions per call below which a function is not shown."""
 
+LAYERS = {
+    "academy.link.": "link",
+    "academy.exchange.": "exchange",
+    **dict.fromkeys(
+        ["academy.message.", "academy.header.", "academy.body.", "academy.serialize."],
+        "messages",
+    ),
+    "academy.": "handle, agent",
+    "asyncio.": "asyncio",
+    "selectors.": "asyncio",
+    "_weakrefset.": "asyncio",
+}
+"""By the beginning of a function's name, the part that it belongs to."""
+
 Count = dict[str, int]
+
+
+@functools.cache
+def place(file: str) -> str:
+    """Return the module of a file, as it is called within the package, or at all."""
+    path = Path(file)
+    parts = path.with_suffix("").parts
+    package = next((p for p in ("academy", "asyncio") if p in parts), None)
+    return ".".join(parts[parts.index(package) :]) if package else path.stem
+
+
+def layer(name: str) -> str:
+    """Return which part of the way of a call a function belongs to."""
+    for prefix, part in LAYERS.items():
+        if name.startswith(prefix):
+            return part
+    return "rest"
 
 
 class Counter:
@@ -48,7 +80,7 @@ class Counter:
         frame.f_trace_opcodes, frame.f_trace_lines = True, False
         if event == "opcode":
             code = frame.f_code
-            self.found[f"{Path(code.co_filename).stem}.{code.co_qualname}"] += 1
+            self.found[f"{place(code.co_filename)}.{code.co_qualname}"] += 1
         return self._trace
 
 
@@ -103,6 +135,10 @@ def main() -> int:
         found = asyncio.run(measure(server.url, calls, in_flight))
     for side, count in found.items():
         print(f"{side}: {sum(count.values()) / calls:.0f} instructions per call")
+        parts: collections.Counter[str] = collections.Counter()
+        for name, number in count.items():
+            parts[layer(name)] += number
+        print(", ".join(f"{p} {n / calls:.0f}" for p, n in parts.most_common()))
         for name, number in sorted(count.items(), key=lambda item: -item[1]):
             if number / calls >= LEAST:
                 print(f"{number / calls:8.1f}  {name}")

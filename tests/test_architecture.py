@@ -29,7 +29,7 @@ LAYERS: dict[int, str] = {
     "link link.config link.address link.meter link.refusal link.admission "
     "link.acceptor exchange exchange.stream exchange.inbox exchange.ports "
     "bench bench.interpreter bench.machine bench.rows bench.table exchange.silence "
-    "threads",
+    "threads by_value",
     1: "identifier tag task loop event_loop describe logging.config link.frame "
     "link.folder link.security link.tally embedded.binary embedded.directory "
     "exchange.client_config exchange.verdict exchange.link_info exchange.deposit",
@@ -130,7 +130,7 @@ PACKAGES = {
         "exchange.wake",
         "bench.programs",
     },
-    "cloudpickle": {"serialize", "capsule", "worker", "executor"},
+    "cloudpickle": {"by_value", "capsule"},
     "psutil": {"socket", "link.host", "bench.programs"},
     "cryptography": {"exchange.cipher", "link.certificate"},
     "uvloop": {"event_loop"},
@@ -152,8 +152,8 @@ LAZY = {"cryptography", "psutil", "uvloop", "pydantic_core", "sklearn", "tomli_w
 """Packages that are imported in functions only: they are optional, or slow."""
 
 PURE = words(
-    "value identifier tag exception error_code serialize header body message stats "
-    "method describe call_options runtime_config "
+    "value identifier tag exception error_code by_value serialize header body message "
+    "stats method describe call_options runtime_config "
     "exchange.client_config exchange.keys exchange.ledger exchange.outbox "
     "exchange.stream exchange.transport exchange.verdict"
 )
