@@ -28,8 +28,8 @@ LAYERS: dict[int, str] = {
     "trace call_options logging.context embedded.error embedded.port embedded.process "
     "link link.config link.address link.meter link.refusal link.admission "
     "link.acceptor exchange exchange.stream exchange.inbox exchange.ports "
-    "exchange.silence threads "
-    "bench bench.interpreter bench.machine bench.rows bench.table",
+    "bench bench.interpreter bench.machine bench.rows bench.table exchange.silence "
+    "threads",
     1: "identifier tag task loop event_loop describe logging.config link.frame "
     "link.folder link.security link.tally embedded.binary embedded.directory "
     "exchange.client_config exchange.verdict exchange.link_info exchange.deposit",
@@ -52,8 +52,8 @@ LAYERS: dict[int, str] = {
     "exchange.inlet link.handler",
     8: "exchange.local_state exchange.mailbox_status exchange.registry "
     "exchange.bound exchange.directory link.node",
-    9: "link.host exchange.base_client exchange.grace exchange.sources exchange.queues "
-    "exchange.line exchange.probe",
+    9: "link.host exchange.base_client exchange.sources exchange.queues exchange.line "
+    "exchange.probe exchange.grace",
     10: "exchange.client exchange.courier",
     11: "exchange.router exchange.factory",
     12: "exchange.audit",
@@ -85,9 +85,10 @@ LAYERS: dict[int, str] = {
     39: "process_config bench.programs bench.programs.agents bench.programs.connect "
     "bench.programs.drain bench.programs.fan bench.programs.find bench.programs.floor "
     "bench.programs.imports bench.programs.launch bench.programs.load "
+    "bench.programs.crowd bench.programs.directory_curve bench.programs.discover "
+    "bench.programs.many bench.programs.server_costs "
     "bench.programs.mailboxes bench.programs.target bench.programs.ways "
-    "bench.programs.worker bench.programs.crowd bench.programs.directory_curve "
-    "bench.programs.discover bench.programs.many bench.programs.server_costs",
+    "bench.programs.worker",
     # What people run.
     40: "run demo demo.calls demo.data demo.screen cli.url cli.output",
     41: "demo.model demo.report cli.error",

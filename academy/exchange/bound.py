@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -107,7 +108,8 @@ class BoundMailbox:
         self._backlog = backlog or Backlog()
         self.clean = clean
         """Incarnations before it of which it is known what they took."""
-        self._inlets: dict[str, Inlet] = {}
+        # By stream; made when it is needed, for it is large.
+        self._inlets: weakref.WeakValueDictionary[str, Inlet] | None = None
         self._held: list[Delivery] | None = None
         self._hand_over: Callable[[Message[Any]], None] | None = None
         self._on_end: Callable[[Exception], None] | None = None
@@ -260,6 +262,8 @@ class BoundMailbox:
 
     def attach(self, inlet: Inlet) -> None:
         """Confirm what is consumed of a stream on the channel that it comes by."""
+        if self._inlets is None:
+            self._inlets = weakref.WeakValueDictionary()
         self._inlets[inlet.stream] = inlet
         consumed = self.received.taken(inlet.stream)
         if consumed:
@@ -267,13 +271,13 @@ class BoundMailbox:
 
     def detach(self) -> None:
         """End the channels to this mailbox: it is not here any more."""
-        for inlet in self._inlets.values():
+        inlets, self._inlets = self._inlets, None
+        for inlet in (inlets or {}).values():
             # What was consumed is confirmed first: so the sender knows of the rest that
             # it was not.
             inlet.peer.acknowledge()
             inlet.peer.session.refuse(inlet.channel, Reason.NOT_HERE)
             inlet.peer.flush_soon()
-        self._inlets.clear()
 
     def _consume(self, delivery: Delivery) -> bool:
         """Note that the consumer has a message; return whether it may have it."""
@@ -291,7 +295,7 @@ class BoundMailbox:
         self._confirm(stream, self.received.taken(stream))
 
     def _confirm(self, stream: str, seq: int) -> None:
-        inlet = self._inlets.get(stream)
+        inlet = None if self._inlets is None else self._inlets.get(stream)
         if inlet is not None:
             inlet.confirm(seq)
 

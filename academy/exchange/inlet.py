@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 class Inlet:
     """Where the messages of one stream to a mailbox come in.
 
+    It lasts as long as its channel, which has it as its note.
+
     Args:
         box: The mailbox.
         key: What the channel carries.
@@ -23,7 +25,16 @@ class Inlet:
         channel: Number of the channel there.
     """
 
-    __slots__ = ("box", "channel", "dest", "key", "peer", "src", "stream")
+    __slots__ = (
+        "__weakref__",
+        "box",
+        "channel",
+        "dest",
+        "key",
+        "peer",
+        "src",
+        "stream",
+    )
 
     def __init__(
         self, box: BoundMailbox, key: ChannelKey, peer: Peer, channel: int

@@ -240,15 +240,6 @@ class Links:
         if not peer.suspected:
             self._on_lost(addresses, peer.refused)
 
-    def _forget_idle(self, lines: list[Line]) -> None:
-        """Forget those lines that nothing is on, and no answer is awaited on.
-
-        Their streams go on with the next message, which makes a new line.
-        """
-        for line in lines:
-            if not len(line.outbox) and not line.box.ledger.awaiting(line.dest):
-                self._courier.drop(line)
-
     def message(
         self, peer: Peer, note: Inlet, seq: int, segments: Sequence[Buffer]
     ) -> None:
@@ -259,6 +250,15 @@ class Links:
             if refusal is not None:
                 detail = f"it is not what {note.key.src} may send"
                 self._refuse(peer, refusal, detail)
+
+    def _forget_idle(self, lines: list[Line]) -> None:
+        """Forget those lines that nothing is on, and no answer is awaited on.
+
+        Their streams go on with the next message, which makes a new line.
+        """
+        for line in lines:
+            if not len(line.outbox) and not line.box.ledger.awaiting(line.dest):
+                self._courier.drop(line)
 
     def session_event(self, peer: Peer, event: Event) -> None:
         """React to what else the session with a peer says."""

@@ -32,7 +32,7 @@ async def check_version(client: redis.asyncio.Redis, where: str) -> None:
         found = hello[b"version"].decode()
         version = tuple(int(n) for n in found.split(".")[:2])
     except NoPermissionError:
-        raise
+        raise  # refused, and a `ResponseError` all the same
     except (
         ResponseError,
         InvalidResponse,

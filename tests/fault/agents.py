@@ -51,6 +51,10 @@ class Recorder(Agent):
         return Journal(Path(self._path).with_name(f"{sender}.journal"))
 
     @action
+    async def nothing(self) -> None:
+        """Return at once, without a trace."""
+
+    @action
     async def record(self, id: str, hold: float = 0.0) -> str:
         """Take some time."""
         self._log.add(id)

@@ -58,6 +58,9 @@ class Loop(asyncio.SelectorEventLoop):
 class Nobody:
     """Stands for the exchange, which must hear nothing of strangers."""
 
+    def message(self, peer: object, note: object, seq: int, segments: object) -> None:
+        raise AssertionError("a message of a stranger was decoded")
+
     def session_event(self, peer: object, event: object) -> None:
         raise AssertionError(f"{event} of a stranger was decoded")
 

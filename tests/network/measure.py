@@ -16,12 +16,13 @@ from pathlib import Path
 from academy.embedded import EmbeddedServer
 from academy.handle import Handle
 from academy.link.security import Security
+from tests.fault.agents import Recorder
 from tests.fault.harness import Scene
 from tests.network.paths import on_path
 from tests.network.topology import Network, missing
 
 
-async def timed(scene: Scene, handle: Handle[object], calls: int) -> list[float]:
+async def timed(scene: Scene, handle: Handle[Recorder], calls: int) -> list[float]:
     """Return how long calls take, one after the other, in ms."""
     took = []
     for _ in range(calls):
@@ -29,6 +30,21 @@ async def timed(scene: Scene, handle: Handle[object], calls: int) -> list[float]
         await scene.call(handle)
         took.append(1000 * (time.perf_counter() - start))
     return took
+
+
+async def rate(handle: Handle[Recorder], in_flight: int, seconds: float) -> float:
+    """Return how many calls a second are answered, with so many at a time."""
+    end = time.perf_counter() + seconds
+
+    async def one_after_the_other() -> int:
+        calls = 0
+        while time.perf_counter() < end:
+            await handle.nothing()
+            calls += 1
+        return calls
+
+    counts = await asyncio.gather(*[one_after_the_other() for _ in range(in_flight)])
+    return sum(counts) / seconds
 
 
 async def directly(network: Network, url: str, folder: Path, security: str) -> None:
@@ -39,7 +55,11 @@ async def directly(network: Network, url: str, folder: Path, security: str) -> N
         agent = await scene.spawn(prefix=network.host(security[0]).prefix)
         await scene.direct(agent.handle)
         took = await timed(scene, agent.handle, 3_000)
-        print(f"direct, {security}: {statistics.median(took):.3f} ms (median)")
+        rates = [await rate(agent.handle, 64, 1.0) for _ in range(5)]
+        print(
+            f"direct, {security}: {statistics.median(took):.3f} ms with its record on "
+            f"disk; 64 in flight: {statistics.median(rates):,.0f} calls/s (medians)"
+        )
 
 
 async def blocked(network: Network, url: str, folder: Path) -> None:

@@ -124,7 +124,7 @@ def test_json_there_and_back() -> None:
 @pytest.mark.slow
 def test_all_programs_of_this_package() -> None:
     """Each once, for a moment; large values are not for tests."""
-    names = set(CASES) - {"gigabyte", "beside"}
+    names = set(CASES) - {*NOT_QUICK, "beside"}
     groups = choose(CASES, names, quick=True)
     results = run(groups, quick=True, seconds=0.01, say=lambda text: None)
     assert not results.failed, results.plain()
