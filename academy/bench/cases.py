@@ -38,11 +38,10 @@ BESIDE = {"measure": "beside", "size": 50_000_000, "seconds": 1.5}
 QUICK_BESIDE = {"seconds": 0.5}
 FAN = {"agents": 10, "exchange": "hybrid"}
 FIND = {"agents": 100, "exchange": "hybrid"}
-HYBRID = {"exchange": "hybrid", "workers": 1}
-REGISTERED = [100, 1_000, 10_000, 100_000]
-AMONG = {"registered": REGISTERED, "matches": [1, 30], "repeats": 20}
-CURVE = {"registered": REGISTERED, "repeats": 100}
-QUICK_SIZES = {"registered": REGISTERED[:2]}
+CROWD = {"registered": [100, 1_000, 10_000, 100_000]}
+QUICK_CROWD = {"registered": [100, 1_000]}
+SOUGHT = CROWD | {"matches": [1, 30], "repeats": 20}
+CURVE = CROWD | {"repeats": 100}
 COSTS = {
     "mailboxes": 2_000,
     "processes": 200,
@@ -57,6 +56,7 @@ QUICK_COSTS = {
     "idle_s": 1,
     "long_s": 3,
 }
+HYBRID = {"exchange": "hybrid", "workers": 1}
 MODULES = ["academy", "academy.agent", "academy.exchange.hybrid"]
 
 FLOORS = {
@@ -81,12 +81,6 @@ def floors(row: type[Any], settings: dict[str, Any], **more: Any) -> list[Case]:
             own["in_flight"] = [1]
         found.append(Case(row, PROGRAMS / "floor.py", own, name=name, **more))
     return found
-
-
-def many(agents: int, *, apart: bool) -> Case:
-    """Return a case of many agents in one process, with or without their own loop."""
-    settings, quick = {"agents": agents, "apart": apart}, {"agents": agents // 10}
-    return Case(Many, PROGRAMS / "many.py", settings, quick)
 
 
 def imports(name: str, modules: list[str], **more: Any) -> Case:
@@ -134,12 +128,14 @@ CASES: Groups = {
     "launch": [Case(Launch, PROGRAMS / "launch.py", {"agents": 200})],
     "mailboxes": [Case(Mailboxes, PROGRAMS / "mailboxes.py", {"mailboxes": 1_000})],
     "many": [
-        many(agents, apart=apart)
-        for apart in (False, True)
+        Case(Many, PROGRAMS / "many.py", {"agents": agents, "apart": apart}, rounds=1)
         for agents in (1_000, 10_000)
+        for apart in (False, True)
     ],
-    "among": [Case(Discover, PROGRAMS / "discover.py", AMONG, QUICK_SIZES)],
-    "directory": [Case(Directory, PROGRAMS / "directory_curve.py", CURVE, QUICK_SIZES)],
+    "directory": [
+        Case(Discover, PROGRAMS / "discover.py", SOUGHT, QUICK_CROWD, rounds=1),
+        Case(Directory, PROGRAMS / "directory_curve.py", CURVE, QUICK_CROWD, rounds=1),
+    ],
     "server": [
         Case(ServerCost, PROGRAMS / "server_costs.py", COSTS, QUICK_COSTS, rounds=1)
     ],
@@ -147,5 +143,5 @@ CASES: Groups = {
     "worker": [Case(Worker, PROGRAMS / "worker.py", {"launches": 3})],
 }
 """Each group by the name that it has at the command line."""
-NOT_QUICK = {"gigabyte", "many", "among", "directory", "server"}
+NOT_QUICK = {"gigabyte", "many", "server"}
 """Groups that a quick run has only when they are asked for."""

@@ -120,11 +120,16 @@ class Mailboxes:
 
 
 @dataclass(frozen=True)
-class Many:
-    """Agents in one process, launched, called, called again and closed.
+class Worker:
+    """From the launch of an agent in a new process to its first answer."""
 
-    Both ends of each call are in the process, in one event loop or in two.
-    """
+    executor: str
+    ready_ms: float
+
+
+@dataclass(frozen=True)
+class Many:
+    """Agents in one process, and who calls them: rates, costs, time to close."""
 
     event_loop: str
     agents: int
@@ -149,10 +154,7 @@ class Discover:
 
 @dataclass(frozen=True)
 class Directory:
-    """Operations, one at a time, when so many mailboxes are registered.
-
-    And the memory of the server then.
-    """
+    """Operations, one at a time, beside so many mailboxes; memory of the server."""
 
     registered: int
     register_us: float
@@ -170,14 +172,6 @@ class ServerCost:
     commands: float
     server_us: float
     bytes_kept: float
-
-
-@dataclass(frozen=True)
-class Worker:
-    """From the launch of an agent in a new process to its first answer."""
-
-    executor: str
-    ready_ms: float
 
 
 @dataclass(frozen=True)
