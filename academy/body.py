@@ -29,7 +29,8 @@ from msgspec import Struct
 from academy.error_code import ErrorCode, exception_of
 from academy.exception import DeserializationError, Executed
 from academy.identifier import AgentId, UserId
-from academy.serialize import Segment, SerializationStrategy, join, pack, split, unpack
+from academy.segment import Segment
+from academy.serialize import SerializationStrategy, join, pack, split, unpack
 from academy.value import Value
 
 

@@ -123,6 +123,7 @@ class Engine:
                 self._link_lost,
                 node,
             )
+            self.courier.direct = True
             self.courier.seek = self.links.seek
             self.courier.moved = self.links.forget
         parts = self.queues, self.courier, self.boxes, self.auditor, self.links

@@ -24,6 +24,7 @@ from academy.exchange.queues import Queues, entry_of
 from academy.exchange.server import Command
 from academy.exchange.stream import REPLIES, REQUESTS, SendStream
 from academy.identifier import EntityId
+from academy.link.config import LinkConfig
 from academy.message import (
     AcademyErrorResponse,
     CancelRequest,
@@ -33,13 +34,13 @@ from academy.message import (
     decode,
     encode,
 )
-from academy.serialize import Segment, detach
+from academy.segment import Segment, detach
 from academy.task import Tasks
 
 logger = logging.getLogger(__name__)
 
-MESSAGE_LIMIT = 64 << 20
-"""Bytes of the largest message, serialized."""
+MESSAGE_LIMIT = LinkConfig.message_limit
+"""Bytes of the largest message, serialized. The queue takes smaller ones only."""
 _CANCEL = CancelRequest.kind
 BARRIER_TIMEOUT = 0.5
 """Seconds that a message waits for those before it to leave the queue, before it is
@@ -81,9 +82,15 @@ class Router:
         self._tasks = Tasks("exchange-responses")
 
     def submit(
-        self, box: BoundMailbox, message: Message[Any]
+        self, box: BoundMailbox, message: Message[Any], lent: bool = False
     ) -> Awaitable[None] | None:
         """Take a message of a bound mailbox.
+
+        Args:
+            box: The mailbox.
+            message: The message.
+            lent: Whether what it carries does not change before the ledger of the
+                mailbox has the response, or forgets the request: no need to copy it.
 
         Returns:
             What is to be awaited until it is accepted, and raises like this; `None` if
@@ -91,7 +98,8 @@ class Router:
 
         Raises:
             ForbiddenError: The message is in somebody else's name.
-            MessageTooLargeError: It exceeds 64 MiB.
+            MessageTooLargeError: It exceeds 8 GiB; or 64 MiB, and the destination is
+                not reached directly.
             FencedError: The mailbox has a newer owner.
             MailboxTerminatedError: The destination, or the sender, is closed for good.
             BadEntityIdError: The destination is not registered.
@@ -115,12 +123,12 @@ class Router:
         if gate is None or not gate.locked():
             target = self._boxes.get(number)
             if target is None:
-                work = self.courier.submit(box, outlet, message, segments, size)
+                work = self.courier.submit(box, outlet, message, segments, size, lent)
                 return None if work is None else self._sent_away(dest, work)
             if target.has(outlet.stream):
                 self._deliver(box, target, outlet.stream, message, segments, lane)
                 return None
-        return self._send_in_turn(box, outlet, message, segments, size)
+        return self._send_in_turn(box, outlet, message, segments, size, lent)
 
     async def _send_in_turn(
         self,
@@ -129,6 +137,7 @@ class Router:
         message: Message[Any],
         segments: list[Segment],
         size: int,
+        lent: bool,
     ) -> None:
         """Send a message behind those that wait for the way to become clear."""
         async with outlet.closed_gate():
@@ -138,7 +147,7 @@ class Router:
                 lane = outlet.stream.lane
                 self._deliver(box, target, outlet.stream, message, segments, lane)
                 return
-        work = self.courier.submit(box, outlet, message, segments, size)
+        work = self.courier.submit(box, outlet, message, segments, size, lent)
         if work is not None:
             await self._sent_away(message.dest, work)
 

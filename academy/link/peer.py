@@ -7,18 +7,18 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from academy.link.channel import ChannelKey
+from academy.link.channel import ChannelKey, Event, Received
 from academy.link.config import LinkConfig
 from academy.link.connection import Connection
-from academy.link.frame import Buffer, Data, Frame, RemoteProtocolError
+from academy.link.frame import Buffer, Data, Filled, Frame, RemoteProtocolError
 from academy.link.meter import Meter
-from academy.link.session import Event, Received, Session
+from academy.link.session import Session
 
 logger = logging.getLogger(__name__)
 
 FLUSH_AT = 32
 """Frames that are written without waiting for others."""
-BUDGET = 256 * 1024
+BUDGET = 1 << 20
 """Bytes of large messages that are written in one turn of the event loop."""
 
 
@@ -121,7 +121,7 @@ class Peer:
             self._timer.cancel()
             self._timer = None
 
-    def receive(self, frames: Sequence[Frame]) -> None:
+    def receive(self, frames: Sequence[Frame | Filled]) -> None:
         """Take the frames of one read."""
         self._used = self._reading = True
         try:
@@ -132,7 +132,7 @@ class Peer:
         self._prompt = True
         self.flush_soon()
 
-    def _receive(self, frames: Sequence[Frame]) -> None:
+    def _receive(self, frames: Sequence[Frame | Filled]) -> None:
         connection, session = self.connection, self.session
         for frame in frames:
             error = ""
@@ -161,10 +161,15 @@ class Peer:
                 self._on_event(self, event)
 
     def send(
-        self, key: ChannelKey, seq: int, segments: Sequence[Buffer], size: int
+        self,
+        key: ChannelKey,
+        seq: int,
+        segments: Sequence[Buffer],
+        size: int,
+        lent: bool = False,
     ) -> None:
-        """Send a message on an open channel; raises as `Session.send`."""
-        self.session.send(key, seq, segments, size)
+        """Send a message on an open channel; as `Session.send`."""
+        self.session.send(key, seq, segments, size, lent)
         self.sent += 1
         self.flush_soon()
 
@@ -226,15 +231,20 @@ class Peer:
         if connection is None:
             return
         budget = 0 if connection.paused else BUDGET
-        frames = self.session.frames_to_send(budget)
+        session = self.session
+        drained = not session.has_parts or connection.drained
+        frames = session.frames_to_send(budget, drained=drained)
         if frames:
             self._used = True
             now = self._loop.time()
             if now >= self._meter.due:
                 self._meter.read(self.sent + self.received, now)
             connection.send(frames)
-        if self.session.has_parts and not connection.paused:
-            self.flush_soon()
+        if session.has_parts and not connection.paused:
+            if session.waits_for_end and not connection.drained:
+                connection.drain()
+            if not connection.paused:
+                self.flush_soon()
         if self._timer is None:
             self._set_timer()
 

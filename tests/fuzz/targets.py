@@ -16,8 +16,9 @@ from academy.exchange.secret import NamespaceSecret
 from academy.exchange.stream import Mark
 from academy.link.address import Addresses, Endpoint
 from academy.link.channel import ChannelOffered, Received
+from academy.link.codec import encode, parse
 from academy.link.config import LinkConfig
-from academy.link.frame import Frame, RemoteProtocolError, encode, parse
+from academy.link.frame import Frame, RemoteProtocolError
 from academy.link.handshake import (
     Handshake,
     HandshakeError,
@@ -33,7 +34,9 @@ from academy.serialize import join, split
 from tests.fuzz.mutation import pieces
 from tests.fuzz.seeds import CLIENT, NAMESPACE, SECRET, SERVER, STREAM_KEY, separated
 
-CONFIG = LinkConfig(frame_limit=2048, chunk=256, message_limit=4096, parts_limit=8192)
+CONFIG = LinkConfig(
+    frame_limit=2048, chunk=256, part=256, message_limit=4096, parts_limit=8192
+)
 
 
 def frames(data: bytes) -> bool:

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from academy.exchange.outbox import Parcel
+from academy.exchange.parcel import Parcel
 from academy.exchange.stream import REPLIES, REQUESTS, Mark, Offer
-from academy.link.session import Reason
+from academy.link.channel import Reason
 from tests.simulation.line import Line
 from tests.simulation.message import (
     LOST,

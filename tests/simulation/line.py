@@ -6,16 +6,10 @@ import functools
 import math
 from typing import TYPE_CHECKING
 
-from academy.exchange.outbox import (
-    RECONNECT_GRACE,
-    Append,
-    Effect,
-    GiveUp,
-    Parcel,
-    SendDirect,
-)
+from academy.exchange.outbox import RECONNECT_GRACE
+from academy.exchange.parcel import Append, Effect, GiveUp, Parcel, SendDirect
 from academy.exchange.stream import REPLIES, REQUESTS, SendStream
-from academy.link.session import ChannelKey
+from academy.link.channel import ChannelKey
 from tests.simulation.loop import Loop
 from tests.simulation.message import Message
 from tests.simulation.server import Reply

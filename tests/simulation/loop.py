@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from academy.link.session import ChannelKey, Reason
-from academy.serialize import Segment
+from academy.link.channel import ChannelKey, Reason
+from academy.segment import Segment
 from tests.simulation.server import Entry
 
 if TYPE_CHECKING:

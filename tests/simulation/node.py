@@ -30,6 +30,7 @@ CONFIG = dataclasses.replace(
     LinkConfig(),
     frame_limit=4096,
     chunk=96,
+    part=96,
     window_messages=8,
     window_bytes=800,
     ack_messages=4,

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from academy.exchange.outbox import Append, Effect, Outbox, Parcel
+from academy.exchange.outbox import Outbox
+from academy.exchange.parcel import Append, Effect, Parcel
 from academy.exchange.stream import Mark, Offer, Received
 from tests.simulation.box import Box, Delivery
 from tests.simulation.server import Reply, Server

@@ -21,6 +21,7 @@ from academy.exception import (
     DeserializationMethodProhibitedError,
     SerializationError,
 )
+from academy.segment import detach
 from academy.serialize import (
     ALL_SERIALIZERS,
     JsonSerializer,
@@ -32,7 +33,6 @@ from academy.serialize import (
     check_allowed,
     default_serializer,
     deserialize,
-    detach,
     join,
     json_exception_deserializer,
     json_exception_serializer,

@@ -9,13 +9,9 @@ from academy.exchange.outbox import (
     RECONNECT_GRACE,
     SLOW,
     UNREACHABLE_TIMEOUT,
-    Append,
-    Effect,
-    GiveUp,
     Outbox,
-    Parcel,
-    SendDirect,
 )
+from academy.exchange.parcel import Append, Effect, GiveUp, Parcel, SendDirect
 from academy.exchange.stream import REQUESTS, SendStream
 
 X, Y = 700, 701

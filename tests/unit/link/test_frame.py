@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from academy.link.codec import ack_size, encode, parse
 from academy.link.frame import (
     LARGEST_NUMBER,
     Ack,
@@ -23,9 +24,6 @@ from academy.link.frame import (
     Pong,
     Refused,
     RemoteProtocolError,
-    ack_size,
-    encode,
-    parse,
 )
 
 CHANNELS = st.integers(0, 2**32 - 1)

@@ -14,6 +14,7 @@ from tests.unit.link.pair import channel_key
 CONFIG = LinkConfig(
     frame_limit=1024,
     chunk=256,
+    part=256,
     message_limit=4096,
     parts_limit=2000,
     window_messages=2,

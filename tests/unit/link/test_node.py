@@ -12,10 +12,10 @@ import pytest
 
 from academy.link import gate as gate_module
 from academy.link import node as node_module
+from academy.link.channel import Received, Taken, Told
 from academy.link.config import LinkConfig
 from academy.link.frame import Ack, Control
 from academy.link.protocol import Cause
-from academy.link.session import Received, Taken, Told
 from tests.unit.link.network import (
     QUICK,
     Mute,

@@ -7,12 +7,12 @@ from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
+from academy.link.channel import ChannelOffered, Event, Taken, Told
 from academy.link.config import LinkConfig
 from academy.link.connection import Connection
 from academy.link.frame import Ack, Buffer, Control, Data, Frame, Open, Opened, Part
 from academy.link.parts import cut
 from academy.link.peer import BUDGET, FLUSH_AT, Peer
-from academy.link.session import ChannelOffered, Event, Taken, Told
 from tests.unit.link.network import Changes, nothing_left
 from tests.unit.link.pair import channel_key, plain
 

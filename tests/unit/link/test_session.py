@@ -6,6 +6,16 @@ import struct
 import msgspec
 import pytest
 
+from academy.link.channel import (
+    Accepted,
+    ChannelKey,
+    ChannelOffered,
+    Reason,
+    Received,
+    Rejected,
+    Taken,
+    Told,
+)
 from academy.link.config import LinkConfig
 from academy.link.frame import (
     Ack,
@@ -22,22 +32,13 @@ from academy.link.frame import (
     Refused,
     RemoteProtocolError,
 )
-from academy.link.session import (
-    Accepted,
-    ChannelKey,
-    ChannelOffered,
-    Reason,
-    Received,
-    Rejected,
-    Session,
-    Taken,
-    Told,
-)
+from academy.link.session import Session
 from tests.unit.link.pair import CONFIG, Pair, channel_key, plain, wire
 
 SMALL = LinkConfig(
     frame_limit=1024,
     chunk=256,
+    part=256,
     message_limit=4096,
     parts_limit=8192,
     channel_limit=3,
@@ -445,7 +446,7 @@ def test_a_channel_that_ends_takes_its_mark_along() -> None:
 
 def test_marks_are_split_over_frames() -> None:
     config = LinkConfig(
-        frame_limit=516, chunk=256, ack_messages=10_000, ack_bytes=1 << 30
+        frame_limit=516, chunk=256, part=256, ack_messages=10_000, ack_bytes=1 << 30
     )
     pair = Pair(config)
     channels = [pair.channel(channel_key()) for _ in range(100)]
