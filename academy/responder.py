@@ -62,7 +62,7 @@ class Responder:
                 if refusal is not None:
                     return refusal
             check_allowed(for_result, for_exception)
-            args, kwargs = request.get_arguments()
+            args, kwargs = request.take_arguments()
         except asyncio.CancelledError:
             return _cancelled()
         except DeserializationMethodProhibitedError as e:

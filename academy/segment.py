@@ -38,8 +38,9 @@ ZEROED = 16 << 20
 millisecond for 4 MiB."""
 STEP = 1 << 20
 """Bytes by which a larger one grows."""
-HUGE = 4 << 20
-"""Bytes of memory from which large pages are worth asking for."""
+PAGED = 32 << 20
+"""Bytes of memory that is taken from the system, page by page as it is filled: what is
+smaller, the allocator of the C library has ready from before."""
 _ZEROS = bytes(STEP)
 
 
@@ -105,7 +106,7 @@ class Slot:
             # It lets its own `bytes` be filled, and gives out the same in the end.
             self._buffer = io.BytesIO(bytes(size))
             self._view = self._buffer.getbuffer()
-        elif kind == MEMORY and size >= HUGE:
+        elif kind == MEMORY and size >= PAGED:
             self._view = memoryview(_pages(size))
         elif kind == MEMORY or size <= ZEROED:
             self._array = bytearray(size)
@@ -163,14 +164,14 @@ class Slot:
             self._array = self._array + more
 
 
-def _pages(size: int) -> mmap.mmap:
-    """Return memory from the system, in large pages if it has them."""
-    if not hasattr(mmap, "MAP_PRIVATE"):
-        return mmap.mmap(-1, size)
+class Pages(mmap.mmap):
+    """Memory of this process, taken from the system for one segment."""
+
+
+def _pages(size: int) -> Pages:
+    # Not in large pages: filling those is faster, but where the system has to make room
+    # for one, or a virtual machine to get it, that takes 5 ms.
     try:
-        pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        return Pages(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     except OSError as e:
         raise MemoryError(str(e)) from e
-    if hasattr(mmap, "MADV_HUGEPAGE"):
-        pages.madvise(mmap.MADV_HUGEPAGE)
-    return pages

@@ -30,8 +30,8 @@ LAYERS: dict[int, str] = {
     "link link.config link.address link.meter link.refusal link.admission "
     "link.acceptor exchange exchange.stream exchange.inbox exchange.ports "
     "bench bench.interpreter bench.machine bench.rows bench.table",
-    1: "identifier tag task loop describe logging.config link.frame link.folder "
-    "link.security link.tally embedded.binary embedded.directory "
+    1: "ownership identifier tag task loop describe logging.config link.frame "
+    "link.folder link.security link.tally embedded.binary embedded.directory "
     "exchange.client_config exchange.verdict exchange.link_info exchange.deposit",
     2: "exception simple_socket embedded.server exchange.keys exchange.credential "
     "logging.recommended logging.helpers logging.configs.base logging.configs.console "
@@ -147,8 +147,8 @@ LAZY = {"cryptography", "psutil", "uvloop", "pydantic_core", "sklearn", "tomli_w
 """Packages that are imported in functions only: they are optional, or slow."""
 
 PURE = words(
-    "value segment identifier tag exception error_code serialize header body message "
-    "stats method describe call_options runtime_config "
+    "value segment ownership identifier tag exception error_code serialize header "
+    "body message stats method describe call_options runtime_config "
     "exchange.client_config exchange.keys exchange.ledger exchange.outbox "
     "exchange.parcel exchange.stream exchange.transport exchange.verdict"
 )

@@ -34,7 +34,8 @@ from academy.exchange.stream import REPLIES, REQUESTS
 from academy.link.channel import ChannelKey
 from academy.link.config import LinkConfig
 from academy.message import Message
-from academy.segment import Segment, detach
+from academy.ownership import own
+from academy.segment import Segment
 from academy.task import Tasks
 
 logger = logging.getLogger(__name__)
@@ -149,7 +150,7 @@ class Courier:
         lent = lent and size >= LEND_FROM and len(segments) > 2
         if len(segments) > 2 and not lent:
             # It may be sent again after this returns. Head and stream are immutable.
-            segments = detach(segments)
+            segments = own(segments)
         kind = REQUEST if header.kind == "request" else RESPONSE
         parcel, effects = outbox.submit(kind, header.tag, segments, now, size)
         parcel.note = header

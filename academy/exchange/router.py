@@ -34,7 +34,8 @@ from academy.message import (
     decode,
     encode,
 )
-from academy.segment import Segment, detach
+from academy.ownership import own
+from academy.segment import Segment
 from academy.task import Tasks
 
 logger = logging.getLogger(__name__)
@@ -283,7 +284,7 @@ class Router:
             raise MailboxFullError(target.uid, "no", detail)
         seq = stream.next()
         box.ledger.sending(message.header, _now(), lane, seq)
-        copies = detach(segments)
+        copies = own(segments)
         target.received.offer(stream.name, seq)
         target.accept(Delivery(decode(copies), stream.name, seq, copies, local=True))
 

@@ -142,7 +142,10 @@ class Incoming:
         assembly = self._assembly
         if assembly is None or assembly.seq != seq:
             raise RemoteProtocolError("a piece of no message")
-        assembly.advance(size)
+        try:
+            assembly.advance(size)
+        except ValueError as e:
+            raise RemoteProtocolError(f"a damaged message: {e}") from e
 
     def abort(self, seq: int) -> None:
         """Drop a message that its sender has taken back.
