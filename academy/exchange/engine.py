@@ -249,7 +249,7 @@ class Engine:
             if box.take is not None:
                 # What it brings must be given back, too.
                 await self.server.while_answering(box.take, STALL)
-            untaken = box.untaken()
+            untaken = self.router.returnable(box, box.untaken())
             await self._give_back(box, untaken)
         except FencedError:
             self.router.resend(box, untaken)

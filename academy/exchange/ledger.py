@@ -66,8 +66,9 @@ class Ledger:
             if header.src.uid.int != asked.dest.uid.int or header.label != asked.label:
                 return False
             del self.awaited[tag]
-            if awaited.parcel is not None and awaited.parcel.lent is not None:
-                awaited.parcel.end_loan()
+            parcel = awaited.parcel
+            if parcel is not None and parcel.lent is not None:
+                parcel.end_loan()
             return True
         self.incoming += 1
         self.open[tag] = header
@@ -93,6 +94,12 @@ class Ledger:
         awaited = self.awaited.pop(tag.int, None)
         if awaited is not None and awaited.parcel is not None:
             awaited.parcel.end_loan()
+
+    def end_loans(self) -> None:
+        """Let go of all memory that requests have lent: nobody waits any more."""
+        for awaited in self.awaited.values():
+            if awaited.parcel is not None:
+                awaited.parcel.end_loan()
 
     def awaiting(self, uid: EntityId) -> list[Awaited]:
         """Return the requests to an entity whose answers have not come."""

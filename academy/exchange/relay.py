@@ -283,6 +283,7 @@ class RelayTransport(ExchangeTransportMixin, NoPickleMixin):
             return
         try:
             if box is not None:
+                box.ledger.end_loans()
                 await engine.unbind(box)
         finally:
             await self._release(engine)

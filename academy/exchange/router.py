@@ -18,7 +18,9 @@ from academy.exception import (
 )
 from academy.exchange.bound import BoundMailbox, Delivery
 from academy.exchange.courier import Courier
+from academy.exchange.delivery_failure import failure_body, too_large
 from academy.exchange.mailbox import RESPONSE, make_entry
+from academy.exchange.outbox import QUEUE_LIMIT
 from academy.exchange.outlet import Outlet
 from academy.exchange.queues import Queues, entry_of
 from academy.exchange.server import Command
@@ -212,9 +214,26 @@ class Router:
                 body = terminated(box.uid, reason, "no")
                 self.respond_soon(delivery.message.header, body)
 
+    def returnable(self, box: BoundMailbox, untaken: list[Delivery]) -> list[Delivery]:
+        """Return what the queue can take of what was not taken.
+
+        Other processes still have the rest, and know what to do. Those in this one, who
+        keep no copy, are answered.
+        """
+        found = []
+        for delivery in untaken:
+            size = sum(map(len, delivery.segments))
+            header = delivery.message.header
+            if size <= QUEUE_LIMIT:
+                found.append(delivery)
+            elif delivery.local and header.kind == "request":
+                body = failure_body(box.uid, too_large(size, QUEUE_LIMIT))
+                self.respond_soon(header, body)
+        return found
+
     def resend(self, box: BoundMailbox, untaken: list[Delivery]) -> None:
         """Queue what came from this process and was not taken."""
-        for delivery in untaken:
+        for delivery in self.returnable(box, untaken):
             if delivery.local:
                 self.resend_soon(box.uid, delivery)
 

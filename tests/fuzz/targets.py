@@ -126,7 +126,7 @@ def sessions(data: bytes) -> bool:
     try:
         for body, start, end in FrameReader(CONFIG.frame_limit).feed(data):
             session.receive(parse(body, start, end))
-            kept = session._unfinished._weight
+            kept = session._in.unfinished.weight
             assert 0 <= kept <= CONFIG.parts_limit + CONFIG.message_limit
             consume(session)
     except RemoteProtocolError:
