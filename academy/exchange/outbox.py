@@ -232,6 +232,14 @@ class Outbox:
             self._await_channel(now)
         return self._pump(now)
 
+    def no_channel(self, now: float) -> list[Effect]:
+        """Note that there is nobody to have a channel to, and wait for none."""
+        self._direct_until = 0.0
+        if self.incarnation:
+            return []
+        self._wait(None)
+        return self._pump(now)
+
     def taken(self, seq: int, now: float) -> tuple[list[Parcel], list[Effect]]:
         """Note a confirmation on the channel.
 
@@ -326,12 +334,16 @@ class Outbox:
     def _append_held(self, now: float) -> list[Effect]:
         """Append what is held, up to what is too large and may still go directly."""
         effects: list[Effect] = []
-        hopeful = bool(self.incarnation) or now < self._direct_until
         while self._held:
-            if hopeful and self._held[0].size > self._queue_limit:
-                later = now + BARRIER_TIMEOUT
-                self._wait(later if self.incarnation else self._direct_until)
-                break
+            parcel = self._held[0]
+            if parcel.size > self._queue_limit:
+                until = self._direct_until
+                if self.incarnation:
+                    # What is before it in the queue may be lost, and never leave it.
+                    until = parcel.since + UNREACHABLE_TIMEOUT
+                if now < until:
+                    self._wait(min(until, now + BARRIER_TIMEOUT))
+                    break
             effects.append(self._append(self._held.popleft()))
         return effects
 
