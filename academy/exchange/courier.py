@@ -167,9 +167,8 @@ class Courier:
 
     def _take_back(self, line: Line, parcel: Parcel) -> None:
         """Let go of the memory of a message whose call has ended."""
-        peer = line.peer
+        peer, now = line.peer, self._loop.time()
         unsent = peer is not None and peer.session.take_back(line.key, parcel.seq)
-        now = self._loop.time()
         self._run(line, line.outbox.take_back(parcel, now, unsent=unsent))
         if peer is not None:
             peer.flush_soon()
@@ -196,13 +195,8 @@ class Courier:
     def _open(self, box: BoundMailbox, outlet: Outlet) -> Line:
         lane, dest = outlet.stream.lane, outlet.dest
         window = self._config.window_messages if lane == REQUESTS else 0
-        outbox = Outbox(
-            outlet.stream,
-            window,
-            self._config.window_bytes,
-            QUEUE_LIMIT,
-            direct=self.direct,
-        )
+        limits = window, self._config.window_bytes, QUEUE_LIMIT
+        outbox = Outbox(outlet.stream, *limits, direct=self.direct)
         key = ChannelKey(box.uid.uid, box.inc, dest.uid, lane)
         line = outlet.line = Line(box, dest, key, outbox)
         self.lines.add(line)
