@@ -245,12 +245,10 @@ def pack(obj: Any, strategy: SerializationStrategy, *, what: str) -> list[Segmen
         if strategy is _JSON:
             return [JsonSerializer.serialize(obj).encode()]
         buffers: list[pickle.PickleBuffer] = []
-        lifted = obj
-        if type(obj) is tuple:
-            if what == "arguments" and obj != _NO_ARGUMENTS:
-                lifted = _lift_all(*obj)
-        elif type(obj) in _FLAT:
-            lifted = _lift(obj)
+        if what == "arguments":
+            lifted = _lift_all(*obj) if obj[0] or obj[1] else obj
+        else:
+            lifted = _lift(obj) if type(obj) in _FLAT else obj
         stream = _pickle(lifted, buffers)
         return [stream, *map(_segment, buffers)] if buffers else [stream]
     except Exception as e:
@@ -260,7 +258,6 @@ def pack(obj: Any, strategy: SerializationStrategy, *, what: str) -> list[Segmen
 
 
 _FLAT = {bytes, bytearray}
-_NO_ARGUMENTS: Any = ((), {})
 
 
 def _lift(obj: Any) -> Any:

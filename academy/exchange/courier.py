@@ -147,7 +147,8 @@ class Courier:
             self.seek(line)
         header = message.header
         now = self._loop.time()
-        lent = lent and size >= LEND_FROM and len(segments) > 2
+        if len(segments) == 2 or size < LEND_FROM:
+            lent = False
         if len(segments) > 2 and not lent:
             # It may be sent again after this returns. Head and stream are immutable.
             segments = own(segments)

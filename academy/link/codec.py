@@ -67,7 +67,7 @@ def encode(frame: Frame) -> list[Buffer]:
 def _encode_data(frame: Data) -> list[Buffer]:
     segments = frame.segments
     count = len(segments)
-    if count == 2 and type(segments[1]) is type(segments[0]) is bytes:
+    if count == 2 and type(segments[1]) is bytes and type(segments[0]) is bytes:
         head, body = segments
         one, two = len(head), len(body)
         size = 1 + _USUAL.size + one + two

@@ -179,8 +179,10 @@ class IncomingChannels:
         self.unfinished = Unfinished(config.parts_limit)
         """Messages of which parts are missing."""
         self._last = 0
-        self._by_number: dict[int, Incoming] = {}
-        self._by_channel: dict[int, Incoming] = {}
+        self.by_number: dict[int, Incoming] = {}
+        """Those that have not ended, by their numbers there."""
+        self.by_channel: dict[int, Incoming] = {}
+        """The same, by their numbers here."""
 
     def open(self, number: int, key: ChannelKey) -> Incoming | None:
         """Enter a channel that the peer opens; `None` if it has too many.
@@ -191,20 +193,12 @@ class IncomingChannels:
         if number <= self._last:
             raise RemoteProtocolError(f"channel {number} after {self._last}")
         self._last = number
-        if len(self._by_number) >= self._config.channel_limit:
+        if len(self.by_number) >= self._config.channel_limit:
             return None
         self.used += 1
         incoming = Incoming(number, self.used, key, self._config, self.unfinished)
-        self._by_number[number] = self._by_channel[self.used] = incoming
+        self.by_number[number] = self.by_channel[self.used] = incoming
         return incoming
-
-    def channel(self, channel: int) -> Incoming | None:
-        """Return a channel that has not ended, by its number here."""
-        return self._by_channel.get(channel)
-
-    def number(self, number: int) -> Incoming | None:
-        """Return a channel that has not ended, by its number there."""
-        return self._by_number.get(number)
 
     def with_message(self, number: int) -> Incoming | None:
         """Return the channel of a message, or `None` when it has been refused.
@@ -214,7 +208,7 @@ class IncomingChannels:
         Raises:
             RemoteProtocolError: Messages are not allowed on it.
         """
-        incoming = self._by_number.get(number)
+        incoming = self.by_number.get(number)
         if incoming is None:
             if number > self._last:
                 raise RemoteProtocolError(f"a message on channel {number}, not open")
@@ -225,5 +219,5 @@ class IncomingChannels:
 
     def forget(self, incoming: Incoming) -> None:
         """Remove a channel that has ended."""
-        del self._by_number[incoming.number], self._by_channel[incoming.channel]
+        del self.by_number[incoming.number], self.by_channel[incoming.channel]
         incoming.end()

@@ -230,10 +230,12 @@ class Peer:
         connection = self.connection
         if connection is None:
             return
-        budget = 0 if connection.paused else BUDGET
         session = self.session
-        drained = not session.has_parts or connection.drained
-        frames = session.frames_to_send(budget, drained=drained)
+        if session.has_parts:
+            budget = 0 if connection.paused else BUDGET
+            frames = session.frames_to_send(budget, drained=connection.drained)
+        else:
+            frames = session.frames_to_send(0)
         if frames:
             self._used = True
             now = self._loop.time()

@@ -166,17 +166,16 @@ class LinkProtocol:
         self._note_life(now)
         try:
             for body, start, end in self._reader.feed(data):
-                if self.state is not _OPEN:
-                    self._receive_handshake(bytes(body[start:end]), now)
-                    continue
-                if self.part is not None:
+                if self.part is None and self.state is _OPEN:
+                    frame = parse(body, start, end)
+                    if type(frame) is Data:
+                        self._events.append(frame)
+                        continue
+                    self._receive_frame(frame, now)
+                elif self.part is not None:
                     self._receive_piece(memoryview(body)[start:end])
-                    continue
-                frame = parse(body, start, end)
-                if type(frame) is Data:
-                    self._events.append(frame)
-                    continue
-                self._receive_frame(frame, now)
+                else:
+                    self._receive_handshake(bytes(body[start:end]), now)
                 if self.closed:
                     return
         except HandshakeError as e:

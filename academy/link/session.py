@@ -132,7 +132,7 @@ class Session:
         Returns:
             The channel that it has come on; `None` if it is dropped.
         """
-        incoming = self._in.number(frame.channel)
+        incoming = self._in.by_number.get(frame.channel)
         if incoming is None or not incoming.accepted:
             incoming = self._in.with_message(frame.channel)
         if incoming is not None:
@@ -148,7 +148,7 @@ class Session:
             number: Channel of the part, as the peer says it.
             most: Bytes that are missing of it.
         """
-        incoming = self._in.number(number)
+        incoming = self._in.by_number.get(number)
         return None if incoming is None else incoming.room(most)
 
     # The sending side
@@ -242,7 +242,7 @@ class Session:
             accepted: Highest number of the stream that has arrived, on any path.
             note: What is to come with each message of the channel.
         """
-        incoming = self._in.channel(channel)
+        incoming = self._in.by_channel.get(channel)
         if incoming is not None and not incoming.accepted:
             incoming.accepted = True
             incoming.note = note
@@ -250,7 +250,7 @@ class Session:
 
     def refuse(self, channel: int, reason: Reason) -> None:
         """Refuse an offered channel, or end an accepted one."""
-        incoming = self._in.channel(channel)
+        incoming = self._in.by_channel.get(channel)
         if incoming is not None:
             self._forget(incoming)
             self.frames.append(Refused(incoming.number, reason))
@@ -266,7 +266,7 @@ class Session:
             seq: Highest number taken, of messages on any path.
             now: The time.
         """
-        incoming = self._in.channel(channel)
+        incoming = self._in.by_channel.get(channel)
         if incoming is None or not incoming.accepted:
             return False
         freed = incoming.window.take(seq)
@@ -377,7 +377,7 @@ class Session:
         self._events.append(ChannelOffered(incoming.channel, key))
 
     def _receive_close(self, number: int) -> None:
-        incoming = self._in.number(number)
+        incoming = self._in.by_number.get(number)
         if incoming is not None:
             self._forget(incoming)
 
