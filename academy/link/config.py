@@ -49,10 +49,10 @@ class LinkConfig:
 
     handshake_timeout: float = 5.0
     handshake_limit: int = 512
-    frame_limit: int = (1 << 20) + 1024
+    frame_limit: int = 1 << 20
     message_limit: int = 8 << 30
     chunk: int = 128 * 1024
-    part: int = 1 << 20
+    part: int = 512 * 1024
     parts_limit: int = 128 << 20
     window_messages: int = 256
     window_bytes: int = 4 << 20

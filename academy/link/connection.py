@@ -20,7 +20,7 @@ from academy.link.protocol import (
 )
 from academy.link.refusal import Refusal
 
-WRITE_BUFFER = 1 << 20
+WRITE_BUFFER = 256 * 1024
 """Bytes waiting to be written above which no large messages are added."""
 COPY_BELOW = 16 * 1024
 """Pieces smaller than this are joined before they are written: one copy is cheaper
@@ -29,6 +29,9 @@ it is not smaller."""
 SOCKET_BUFFER = 1 << 20
 """Bytes that the kernel is asked to hold of what was written to a Unix socket: with its
 own 200 kB the two processes wait for each other most of the time."""
+UNSENT = 256 * 1024
+"""Bytes that the kernel is asked to hold of what was written to a TCP socket and not
+sent to the network yet."""
 READ = 256 * 1024
 """Bytes of what is read at once."""
 READ_AMID = COPY_BELOW
@@ -323,6 +326,8 @@ def _tune(sock: Any) -> None:
         ("TCP_KEEPINTVL", 2),
         ("TCP_KEEPCNT", 3),
         ("TCP_USER_TIMEOUT", 8000),
+        # What waits there nothing can overtake.
+        ("TCP_NOTSENT_LOWAT", UNSENT),
     ):
         if hasattr(socket, name):
             sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)

@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 FLUSH_AT = 32
 """Frames that are written without waiting for others."""
-BUDGET = 1 << 20
+BUDGET = 512 * 1024
 """Bytes of large messages that are written in one turn of the event loop."""
 
 

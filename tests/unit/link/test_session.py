@@ -277,7 +277,7 @@ def test_large_messages_of_two_channels_share_the_link() -> None:
     pair.a.send(one, 1, [bytes(16 << 20)])
     pair.a.send(two, 1, [bytes(16 << 20)])
     channels = [f.channel for f in pair.carry() if isinstance(f, Part)]
-    assert channels == [1, 2] * 17
+    assert channels == [1, 2] * 33
 
 
 def test_parts_of_two_messages_mixed() -> None:
