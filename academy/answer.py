@@ -22,7 +22,8 @@ from academy.message import (
     SuccessResponse,
     UserErrorResponse,
 )
-from academy.serialize import Segment, SerializationStrategy, pack
+from academy.segment import Segment
+from academy.serialize import SerializationStrategy, pack
 
 SUCCESS = SuccessResponse()
 ACTION_CANCELLED = AcademyErrorResponse(error_code=ErrorCode.ACTION_CANCELLED)

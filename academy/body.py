@@ -29,7 +29,8 @@ from msgspec import Struct
 from academy.error_code import ErrorCode, exception_of
 from academy.exception import DeserializationError, Executed
 from academy.identifier import AgentId, UserId
-from academy.serialize import Segment, SerializationStrategy, join, pack, split, unpack
+from academy.segment import Segment
+from academy.serialize import SerializationStrategy, join, pack, split, unpack
 from academy.value import Value
 
 
@@ -202,10 +203,15 @@ class ActionRequest(Carrier, kw_only=True):
         self._decode()
         return dict(self.kargs)
 
-    def get_arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Return both kinds of arguments; decodes and raises as `get_args` does."""
+    def take_arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Return both kinds of arguments, and keep none; raises as `get_args` does.
+
+        They live as long as the action wants then, and not until it is answered.
+        """
         self._decode()
-        return tuple(self.pargs), dict(self.kargs)
+        arguments = tuple(self.pargs), dict(self.kargs)
+        self.pargs, self.kargs = (), {}
+        return arguments
 
     def _decode(self) -> None:
         if self.packed is None:

@@ -217,17 +217,31 @@ class BackpressureTimeout(DeliveryError):
 
 
 class MessageTooLargeError(_FromAttributes, ExchangeError):
-    """The message exceeds the size limit. Nothing was sent."""
+    """The message exceeds a size limit.
 
-    _fields = ("size", "limit")
+    Attributes:
+        size: Its size in bytes.
+        limit: The limit.
+        executed: `'no'` when it was certainly not executed, as where it was never
+            sent; `'maybe'` when nobody can tell.
+        detail: Whose limit that is, where there are several.
+    """
 
-    def __init__(self, size: int, limit: int) -> None:
+    _fields = ("size", "limit", "executed", "detail")
+
+    def __init__(
+        self, size: int, limit: int, executed: Executed = "no", detail: str = ""
+    ) -> None:
+        doubt = "" if executed == "no" else " It may have been executed."
         super().__init__(
-            f"Message of {size} bytes is larger than the limit of {limit} bytes. "
+            f"Message of {size} bytes is larger than the limit of {limit} bytes"
+            f"{' ' + detail if detail else ''}.{doubt} "
             "Send it in parts, or pass a reference to shared storage."
         )
         self.size = size
         self.limit = limit
+        self.executed: Executed = executed
+        self.detail = detail
 
 
 class SerializationError(_FromAttributes, Exception):

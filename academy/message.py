@@ -41,7 +41,8 @@ from academy.header import (
     encode_head,
 )
 from academy.identifier import EntityId
-from academy.serialize import Segment, join, split
+from academy.segment import Segment
+from academy.serialize import join, split
 from academy.tag import new_tag
 from academy.value import Value
 
@@ -277,7 +278,7 @@ class Message(Value, Struct, Generic[BodyT], kw_only=True, eq=False):
             IncompatibleNetworkProtocolError: It is of another protocol version.
             ValueError: The block is damaged.
         """
-        return decode(split(data, streams=2))
+        return decode(split(data))
 
 
 def encode(message: Message[Any]) -> list[Segment]:

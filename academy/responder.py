@@ -63,7 +63,7 @@ class Responder:
                     return refusal
             if allowed_deserializers.get() is not ALL_SERIALIZERS:
                 check_allowed(for_result, for_exception)
-            args, kwargs = request.get_arguments()
+            args, kwargs = request.take_arguments()
         except asyncio.CancelledError:
             return _cancelled()
         except DeserializationMethodProhibitedError as e:

@@ -13,10 +13,9 @@ import contextvars
 import enum
 import json
 import pickle
-import struct
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol
 
 from academy.exception import (
     AcademyRemoteError,
@@ -24,11 +23,12 @@ from academy.exception import (
     DeserializationMethodProhibitedError,
     SerializationError,
 )
-
-Segment: TypeAlias = bytes | bytearray | memoryview
-"""One piece of a serialized object or message."""
+from academy.segment import COUNT, ENTRY, Segment, copied, make_table, read_entry
 
 PICKLE_PROTOCOL = 5
+OUT_OF_BAND = 32 * 1024
+"""Bytes from which an argument or result that is `bytes` or a `bytearray` is sent as it
+is, and not in the stream of pickle: two copies less, but one more segment."""
 
 
 class SerializationStrategy(enum.StrEnum):
@@ -229,11 +229,12 @@ def allowing(strategies: Iterable[SerializationStrategy] | None) -> Iterator[Non
 def pack(obj: Any, strategy: SerializationStrategy, *, what: str) -> list[Segment]:
     """Serialize an object into segments: the stream, then its large buffers.
 
-    The buffers are views of the object's own memory (pickle protocol 5, PEP 574):
-    whoever keeps them beyond the current call must copy them.
+    The buffers are the object's own memory (pickle protocol 5, PEP 574): whoever keeps
+    them while that may change must copy them. A `bytes` or `bytearray` is a segment of
+    its own if it is large, and is the object, or one of the arguments, itself.
 
     Args:
-        obj: The object.
+        obj: The object; for arguments a tuple of the positional ones, and a dictionary.
         strategy: How.
         what: `'arguments'`, `'result'` or `'exception'`, for the error.
 
@@ -244,12 +245,46 @@ def pack(obj: Any, strategy: SerializationStrategy, *, what: str) -> list[Segmen
         if strategy is _JSON:
             return [JsonSerializer.serialize(obj).encode()]
         buffers: list[pickle.PickleBuffer] = []
-        stream = _pickle(obj, buffers)
-        return [stream, *(b.raw() for b in buffers)] if buffers else [stream]
+        if what == "arguments":
+            lifted = _lift_all(*obj) if obj[0] or obj[1] else obj
+        else:
+            lifted = _lift(obj) if type(obj) in _FLAT else obj
+        stream = _pickle(lifted, buffers)
+        return [stream, *map(_segment, buffers)] if buffers else [stream]
     except Exception as e:
         raise SerializationError(
             what, _describe(obj), strategy.value, f"{type(e).__name__}: {e}"
         ) from e
+
+
+_FLAT = {bytes, bytearray}
+
+
+def _lift(obj: Any) -> Any:
+    """Return what is pickled for an object: itself, or a reference to its buffer."""
+    if type(obj) in _FLAT and len(obj) >= OUT_OF_BAND:
+        return pickle.PickleBuffer(obj)
+    return obj
+
+
+def _lift_all(pargs: Any, kargs: Any) -> Any:
+    """Do so for arguments, unless one of them is there twice and must stay one."""
+    large = [a for a in pargs if type(a) in _FLAT and len(a) >= OUT_OF_BAND]
+    if kargs:
+        values = kargs.values()
+        large += [a for a in values if type(a) in _FLAT and len(a) >= OUT_OF_BAND]
+    if not large or len(large) > len({id(a) for a in large}):
+        return pargs, kargs
+    return tuple(map(_lift, pargs)), {key: _lift(a) for key, a in kargs.items()}
+
+
+def _segment(buffer: pickle.PickleBuffer) -> Segment:
+    """Return the memory of a buffer: the object itself where it is nothing else."""
+    view = buffer.raw()
+    whole: Any = view.obj
+    if type(whole) in _FLAT and len(whole) == len(view):
+        return whole  # type: ignore[no-any-return]
+    return view
 
 
 def unpack(
@@ -309,50 +344,29 @@ def _describe(obj: Any) -> str:
     return type(obj).__name__
 
 
-_COUNT = struct.Struct("!I")
-_LENGTH = struct.Struct("!Q")
-
-
 def join(segments: Sequence[Segment]) -> bytes:
-    """Join segments into one block: their number, their lengths, then the data."""
-    parts: list[Segment] = [_COUNT.pack(len(segments))]
-    parts += [_LENGTH.pack(memoryview(s).nbytes) for s in segments]
-    parts += segments
-    return b"".join(parts)
+    """Join segments into one block: their table, then the data."""
+    return b"".join([make_table(segments), *segments])
 
 
-def split(block: Segment, *, streams: int = 1) -> list[Segment]:
-    """Split what `join` made.
-
-    Args:
-        block: The joined segments.
-        streams: How many of the first segments are immutable `bytes`; the others
-            become writable copies, so that arrays built on them are writable.
+def split(block: Segment) -> list[Segment]:
+    """Split what `join` made, into copies.
 
     Raises:
         ValueError: The block is damaged. Nothing is allocated from its length fields.
     """
     view = memoryview(block)
-    if len(view) < _COUNT.size:
+    if len(view) < COUNT.size:
         raise ValueError("A block of segments is cut off.")
-    (count,) = _COUNT.unpack_from(view)
-    offset = _COUNT.size + count * _LENGTH.size
+    (count,) = COUNT.unpack_from(view)
+    offset = COUNT.size + count * ENTRY.size
     if offset > len(view):
         raise ValueError("A block of segments is cut off.")
-    lengths = [
-        _LENGTH.unpack_from(view, _COUNT.size + i * _LENGTH.size)[0]
-        for i in range(count)
-    ]
-    if offset + sum(lengths) != len(view):
+    entries = [read_entry(view, i) for i in range(count)]
+    if offset + sum(length for _, length in entries) != len(view):
         raise ValueError("The segments of a block do not add up to its length.")
     segments: list[Segment] = []
-    for i, length in enumerate(lengths):
-        piece = view[offset : offset + length]
-        segments.append(bytes(piece) if i < streams else bytearray(piece))
+    for kind, length in entries:
+        segments.append(copied(view[offset : offset + length], kind))
         offset += length
     return segments
-
-
-def detach(segments: Sequence[Segment]) -> list[Segment]:
-    """Copy what is not immutable, so that the segments outlive the sender's objects."""
-    return [s if isinstance(s, bytes) else bytearray(s) for s in segments]

@@ -24,29 +24,30 @@ PACKAGE = pathlib.Path(__file__).parent.parent / "academy"
 
 LAYERS: dict[int, str] = {
     # Values, links between processes, and what else knows nothing of agents.
-    0: "academy toml_file process_table value debug home event stats state method "
+    0: "academy segment toml_file process_table value debug home event stats state "
+    "method "
     "trace call_options logging.context embedded.error embedded.port embedded.process "
     "link link.config link.address link.meter link.refusal link.admission "
     "link.acceptor exchange exchange.stream exchange.inbox exchange.ports "
     "bench bench.interpreter bench.machine bench.rows bench.table exchange.silence "
     "threads by_value",
-    1: "identifier tag task loop event_loop describe logging.config link.frame "
-    "link.folder link.security link.tally embedded.binary embedded.directory "
+    1: "ownership identifier tag task loop event_loop describe logging.config "
+    "link.frame link.folder link.security link.tally embedded.binary embedded.directory "
     "exchange.client_config exchange.verdict exchange.link_info exchange.deposit",
     2: "exception simple_socket embedded.server exchange.keys exchange.credential "
     "logging.recommended logging.helpers logging.configs.base logging.configs.console "
     "logging.configs.file logging.configs.jsonpool logging.configs.multi "
-    "exchange.outlet link.certificate link.handshake link.window link.reader "
-    "link.parts link.channel",
-    3: "serialize socket logging logging.configs embedded link.protocol link.incoming "
+    "exchange.outlet link.certificate link.handshake link.window link.codec "
+    "link.parts link.channel exchange.parcel",
+    3: "serialize socket logging logging.configs embedded link.incoming link.reader "
     "header exchange.connection exchange.acl exchange.version link.outgoing",
     4: "error_code runtime_config exchange.secret exchange.cipher exchange.server "
     "exchange.backlog exchange.outbox bench.case "
-    "link.connection link.listener link.session link.gate "
+    "link.protocol link.listener link.session link.gate "
     "exchange.reach",
-    5: "body exchange.lease exchange.wake exchange.mailbox exchange.keyring link.peer "
-    "link.ends bench.cases",
-    6: "message bench.suite",
+    5: "body exchange.lease exchange.wake exchange.mailbox exchange.keyring "
+    "link.connection bench.cases",
+    6: "message bench.suite link.peer link.ends",
     # Exchanges: the parts, the engine on Redis, and the three that users choose from.
     7: "exchange.transport exchange.ledger exchange.pending exchange.delivery_failure "
     "exchange.inlet link.handler",
@@ -152,22 +153,22 @@ LAZY = {"cryptography", "psutil", "uvloop", "pydantic_core", "sklearn", "tomli_w
 """Packages that are imported in functions only: they are optional, or slow."""
 
 PURE = words(
-    "value identifier tag exception error_code by_value serialize header body message "
-    "stats method describe call_options runtime_config "
+    "value segment ownership identifier tag exception error_code by_value serialize "
+    "header body message stats method describe call_options runtime_config "
     "exchange.client_config exchange.keys exchange.ledger exchange.outbox "
-    "exchange.stream exchange.transport exchange.verdict"
+    "exchange.parcel exchange.stream exchange.transport exchange.verdict"
 )
 """Modules without I/O, clock, or chance, save for new identifiers and tags."""
 IMPURE = {*words("asyncio socket ssl redis time random threading logging")}
 
 PURE_LINK = words(
-    "link link.config link.address link.frame link.handshake link.window link.meter "
-    "link.channel link.incoming link.parts link.reader link.protocol link.session "
-    "link.outgoing link.refusal link.admission link.security"
+    "link link.config link.address link.frame link.codec link.handshake link.window "
+    "link.meter link.channel link.incoming link.parts link.reader link.protocol "
+    "link.session link.outgoing link.refusal link.admission link.security"
 )
 """The protocol between processes: bytes and the time in, bytes and events out."""
 IMPURE_LINK = {*IMPURE, "os", "secrets"}
-USED_BY_LINK = {"task", "socket", "exception", "process_table"}
+USED_BY_LINK = {"segment", "task", "socket", "exception", "process_table"}
 """What the other modules of `link` may use beside each other."""
 
 SIBLINGS = {"exchange.local", "exchange.redis", "exchange.hybrid"}
@@ -351,7 +352,7 @@ def of_link() -> list[Module]:
 def test_links_know_nothing_of_messages(module: Module) -> None:
     """And the pure ones nothing of the world."""
     pure = module.name in PURE_LINK
-    allowed = {*PURE_LINK} if pure else {"link", *USED_BY_LINK}
+    allowed = {*PURE_LINK, "segment"} if pure else {"link", *USED_BY_LINK}
     wrong = []
     for found in module.imports:
         if found.inner is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from academy.serialize import Segment
+from academy.segment import Segment
 
 BACKLOG_BYTES = 256 << 20
 """Bytes of messages that a process holds for consumers that have not taken them, before

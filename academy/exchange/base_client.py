@@ -56,6 +56,7 @@ class ExchangeClient(Registry[ExchangeTransportT], abc.ABC):
         name = f"exchange-client-{transport.mailbox_id}"
         self._tasks, self._sends = Tasks(name), Tasks(name)
         self._submit = getattr(transport, "submit", transport.send)
+        self._submit_lent = getattr(transport, "submit_lent", self._submit)
         self._forget = getattr(transport, "forget", lambda tag: None)
         self._pending = Pending()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -124,7 +125,8 @@ class ExchangeClient(Registry[ExchangeTransportT], abc.ABC):
     async def request(self, message: Message[Any]) -> Message[Any]:
         """Send a request and return its response.
 
-        Cancelling returns at once; a response that comes later is dropped.
+        What it carries must not be changed meanwhile. Cancelling returns at once; a
+        response that comes later is dropped.
 
         Raises:
             BadEntityIdError: The destination was never registered.
@@ -143,6 +145,9 @@ class ExchangeClient(Registry[ExchangeTransportT], abc.ABC):
     def ask(self, message: Message[Any]) -> Awaitable[Message[Any]]:
         """Send a request, at once where its way is clear.
 
+        Large `bytearray` objects and arrays that it carries are sent without a copy: do
+        not change them before the response is there, or `forget` was called.
+
         Returns:
             What is to be awaited for the response. Whoever awaits it in vain, for an
             error or for giving up, must say so with `forget`.
@@ -157,7 +162,7 @@ class ExchangeClient(Registry[ExchangeTransportT], abc.ABC):
             self._refuse_to_wait()
         answer = self._pending.add(message, loop)
         try:
-            work = self._submit(message)
+            work = self._submit_lent(message)
         except BaseException:
             self.forget(message.tag)
             raise

@@ -22,7 +22,7 @@ from academy.exchange.stream import REQUESTS, Received, SendStream
 from academy.identifier import EntityId
 from academy.link.channel import Reason
 from academy.message import AcademyErrorResponse, Header, Message
-from academy.serialize import Segment
+from academy.segment import Segment
 
 logger = logging.getLogger(__name__)
 

@@ -7,6 +7,7 @@ opens. Without links (the Redis exchange) everything goes through the queues.
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import uuid
 from collections.abc import Awaitable, Callable
@@ -16,37 +17,33 @@ from academy.exception import (
     BackpressureTimeout,
     BadEntityIdError,
     ExchangeError,
-    Executed,
     MailboxTerminatedError,
     PeerLostError,
     PeerUnreachableError,
 )
 from academy.exchange.bound import BoundMailbox
-from academy.exchange.delivery_failure import doubtful, failure_body
-from academy.exchange.line import Line, Lines
+from academy.exchange.delivery_failure import doubtful, failure_body, no_way
+from academy.exchange.line import Line, Lines, drained
 from academy.exchange.mailbox import REQUEST, RESPONSE, make_entry
-from academy.exchange.outbox import (
-    RECONNECT_GRACE,
-    Append,
-    Effect,
-    GiveUp,
-    Outbox,
-    Parcel,
-    SendDirect,
-)
+from academy.exchange.outbox import QUEUE_LIMIT, RECONNECT_GRACE, Outbox
 from academy.exchange.outlet import Outlet
+from academy.exchange.parcel import Append, Effect, GiveUp, Parcel, Refuse, SendDirect
 from academy.exchange.queues import UNREACHABLE_TIMEOUT, NotRegisteredError, Queues
 from academy.exchange.server import Command
 from academy.exchange.stream import REPLIES, REQUESTS
 from academy.link.channel import ChannelKey
 from academy.link.config import LinkConfig
 from academy.message import Message
-from academy.serialize import Segment, detach
+from academy.ownership import own
+from academy.segment import Segment
 from academy.task import Tasks
 
 logger = logging.getLogger(__name__)
 
-_Work: TypeAlias = tuple[Line, Message[Any], list[Segment], int]
+_Work: TypeAlias = tuple[Line, Message[Any], list[Segment], int, bool]
+
+LEND_FROM = 256 * 1024
+"""Bytes of a message from which its memory is not copied while its sender waits."""
 
 RECOVERY_TIMEOUT = 5.0
 """Seconds that a sender waits for a destination that a server has forgotten."""
@@ -75,6 +72,8 @@ class Courier:
         self._loop = asyncio.get_running_loop()
         self._tasks = Tasks("exchange-courier")
         self.lines = Lines()
+        self.direct = False
+        """Whether there are direct links."""
         self.seek: Callable[[Line], None] = lambda line: None
         """Finds a direct way for a line that has none."""
         self.moved: Callable[[uuid.UUID], None] = lambda dest: None
@@ -89,8 +88,12 @@ class Courier:
         message: Message[Any],
         segments: list[Segment],
         size: int,
+        lent: bool,
     ) -> Awaitable[None] | None:
         """Take a message, given also serialized, with the bytes of its segments.
+
+        Their memory is copied, unless it is lent: then it is not to be changed before
+        the ledger of the mailbox has the response, or forgets the request.
 
         Returns:
             What is to be awaited until it is sent or queued; `None` if that is the
@@ -98,9 +101,10 @@ class Courier:
             for 30 s, so that the message was not sent, and else as `Queues.accepted`.
         """
         line = outlet.line or self._open(box, outlet)
-        waiting = self._submit(line, message, segments, size)
+        work = line, message, segments, size, lent
+        waiting = self._submit(work)
         if waiting is not None:
-            return self._finish(outlet, (line, message, segments, size), waiting)
+            return self._finish(outlet, work, waiting)
         outlet.stream.known = True
         return None
 
@@ -115,58 +119,60 @@ class Courier:
                 give_up = self._loop.time() + RECOVERY_TIMEOUT
                 # What follows in the stream waits behind it.
                 async with outlet.closed_gate():
-                    await self._recover(*work, give_up, e)
+                    await self._recover(work, give_up, e)
         except ExchangeError:
             line.box.ledger.forget(work[1].tag)
             raise
         outlet.stream.known = True
 
-    async def _recover(
-        self,
-        line: Line,
-        message: Message[Any],
-        segments: list[Segment],
-        size: int,
-        give_up: float,
-        error: ExchangeError,
-    ) -> None:
+    async def _recover(self, work: _Work, give_up: float, error: ExchangeError) -> None:
         """Send again when the owners have restored what the server has lost."""
         while self._loop.time() < give_up:
             self._restore()
             await asyncio.sleep(RECOVERY_PAUSE)
             try:
-                waiting = self._submit(line, message, segments, size)
+                waiting = self._submit(work)
                 if waiting is not None:
-                    await self._accepted(line, waiting)
+                    await self._accepted(work[0], waiting)
                 return
             except (NotRegisteredError, BadEntityIdError) as e:
                 error = e
         raise error
 
-    def _submit(
-        self, line: Line, message: Message[Any], segments: list[Segment], size: int
-    ) -> Parcel | None:
+    def _submit(self, work: _Work) -> Parcel | None:
         """Put a message into the outbox; return its parcel if it has to wait there."""
+        line, message, segments, size, lent = work
         outbox = line.outbox
         if outbox.incarnation == 0:
             self.seek(line)
         header = message.header
         now = self._loop.time()
-        if len(segments) > 2:
-            # Copied, for it may be sent again after this returns. The head and the
-            # stream of pickle are immutable anyway.
-            segments = detach(segments)
+        if len(segments) == 2 or size < LEND_FROM:
+            lent = False
+        if len(segments) > 2 and not lent:
+            # It may be sent again after this returns. Head and stream are immutable.
+            segments = own(segments)
         kind = REQUEST if header.kind == "request" else RESPONSE
         parcel, effects = outbox.submit(kind, header.tag, segments, now, size)
         parcel.note = header
+        if lent:
+            parcel.lent = functools.partial(self._take_back, line)
         line.box.ledger.sending(header, now, line.key.lane, parcel.seq, parcel)
         if effects is None:
             assert line.peer is not None
-            line.peer.send(line.key, parcel.seq, segments, size)
+            line.peer.send(line.key, parcel.seq, segments, size, lent)
             return None
         parcel.accepted = self._loop.create_future()
         self._run(line, effects)
         return parcel
+
+    def _take_back(self, line: Line, parcel: Parcel) -> None:
+        """Let go of the memory of a message whose call has ended."""
+        peer, now = line.peer, self._loop.time()
+        unsent = peer is not None and peer.session.take_back(line.key, parcel.seq)
+        self._run(line, line.outbox.take_back(parcel, now, unsent=unsent))
+        if peer is not None:
+            peer.flush_soon()
 
     async def _accepted(self, line: Line, parcel: Parcel) -> None:
         accepted = parcel.accepted
@@ -190,7 +196,8 @@ class Courier:
     def _open(self, box: BoundMailbox, outlet: Outlet) -> Line:
         lane, dest = outlet.stream.lane, outlet.dest
         window = self._config.window_messages if lane == REQUESTS else 0
-        outbox = Outbox(outlet.stream, window, self._config.window_bytes)
+        limits = window, self._config.window_bytes, QUEUE_LIMIT
+        outbox = Outbox(outlet.stream, *limits, direct=self.direct)
         key = ChannelKey(box.uid.uid, box.inc, dest.uid, lane)
         line = outlet.line = Line(box, dest, key, outbox)
         self.lines.add(line)
@@ -206,6 +213,10 @@ class Courier:
         line.known = inc
         self._run(line, line.outbox.channel_open(inc, accepted, self._loop.time()))
         return True
+
+    def not_found(self, line: Line) -> None:
+        """Note that no process has the destination of a line."""
+        self._run(line, line.outbox.no_channel(self._loop.time()))
 
     def taken(self, line: Line, seq: int) -> None:
         """Note what the consumer at the end of a channel has taken."""
@@ -296,21 +307,16 @@ class Courier:
         What is not confirmed within the time goes into queues.
         """
         lines = self.lines.of(box)
-        await self._drained(lines, timeout)
+        await drained(lines, timeout)
         await self._end(lines, timeout)
 
     async def _end(self, lines: list[Line], timeout: float) -> None:
         """Put what is on the way into queues, and forget the lines."""
         for line in lines:
             self.leave(line, grace=False)
-        await self._drained(lines, timeout)
+        await drained(lines, timeout)
         for line in lines:
             self.drop(line)
-
-    async def _drained(self, lines: list[Line], timeout: float) -> None:
-        waits = [line.drained() for line in lines if len(line.outbox)]
-        if waits:
-            await asyncio.wait(waits, timeout=timeout)
 
     async def close(self) -> None:
         """Give up all lines."""
@@ -325,15 +331,14 @@ class Courier:
             match effect:
                 case SendDirect(parcel):
                     assert line.peer is not None
-                    line.peer.send(line.key, parcel.seq, parcel.segments, parcel.size)
+                    lent = parcel.lent is not None
+                    segments, size = parcel.segments, parcel.size
+                    line.peer.send(line.key, parcel.seq, segments, size, lent)
                     line.passed_on(parcel)
                 case Append(parcel, stamp):
                     self._append(line, parcel, stamp)
-                case GiveUp(parcel):
-                    executed: Executed = "no" if parcel.fresh else "maybe"
-                    detail = "neither the process nor the Redis server answers"
-                    error = PeerUnreachableError(line.dest, executed, detail)
-                    self._failed(line, parcel, error)
+                case Refuse(parcel) | GiveUp(parcel):
+                    self._failed(line, parcel, no_way(line.dest, effect, QUEUE_LIMIT))
         line.note_progress()
         due = line.outbox.next_timer()
         if due is not None and line.timer is None:

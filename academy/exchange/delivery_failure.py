@@ -8,10 +8,12 @@ from academy.exception import (
     Executed,
     FencedError,
     MailboxTerminatedError,
+    MessageTooLargeError,
     PeerLostError,
     PeerUnreachableError,
     RequestLostError,
 )
+from academy.exchange.parcel import GiveUp, Refuse
 from academy.identifier import EntityId
 from academy.message import AcademyErrorResponse, ErrorCode
 
@@ -44,3 +46,24 @@ def doubtful(dest: EntityId, error: ExchangeError) -> ExchangeError:
         case DeliveryError():
             return type(error)(error.uid, "maybe", error.detail)
     return RequestLostError(dest, "maybe", str(error))
+
+
+def no_way(dest: EntityId, effect: GiveUp | Refuse, limit: int) -> ExchangeError:
+    """Return the error for a message that an outbox could not send.
+
+    Args:
+        dest: The mailbox it was for.
+        effect: What the outbox said.
+        limit: Bytes of the largest message that the queue takes.
+    """
+    parcel = effect.parcel
+    if isinstance(effect, Refuse):
+        return too_large(parcel.size, limit, "maybe" if parcel.inc else "no")
+    detail = "neither the process nor the Redis server answers"
+    return PeerUnreachableError(dest, "no" if parcel.fresh else "maybe", detail)
+
+
+def too_large(size: int, limit: int, executed: Executed = "no") -> MessageTooLargeError:
+    """Return the error for a message that the queue does not take."""
+    detail = "for the queue on the server, and its destination is not reached directly"
+    return MessageTooLargeError(size, limit, executed, detail)

@@ -133,6 +133,7 @@ class Engine:
                 self._link_lost,
                 node,
             )
+            self.courier.direct = True
             self.courier.seek = self.links.seek
             self.courier.moved = self.links.forget
         parts = self.queues, self.courier, self.boxes, self.auditor, self.links
@@ -267,7 +268,7 @@ class Engine:
             if box.take is not None:
                 # What it brings must be given back, too.
                 await self.server.while_answering(box.take, STALL)
-            untaken = box.untaken()
+            untaken = self.router.returnable(box, box.untaken())
             await self._give_back(box, untaken)
         except FencedError:
             self.router.resend(box, untaken)

@@ -6,7 +6,7 @@ import uuid
 
 from msgspec import Struct
 
-from academy.exchange.outbox import Parcel
+from academy.exchange.parcel import Parcel
 from academy.exchange.stream import REQUESTS
 from academy.identifier import EntityId
 from academy.message import Header
@@ -66,6 +66,9 @@ class Ledger:
             if header.src.uid.int != asked.dest.uid.int or header.label != asked.label:
                 return False
             del self.awaited[tag]
+            parcel = awaited.parcel
+            if parcel is not None and parcel.lent is not None:
+                parcel.end_loan()
             return True
         self.incoming += 1
         self.open[tag] = header
@@ -88,7 +91,15 @@ class Ledger:
 
     def forget(self, tag: uuid.UUID) -> None:
         """Note that nobody waits for the answer to a request any more."""
-        self.awaited.pop(tag.int, None)
+        awaited = self.awaited.pop(tag.int, None)
+        if awaited is not None and awaited.parcel is not None:
+            awaited.parcel.end_loan()
+
+    def end_loans(self) -> None:
+        """Let go of all memory that requests have lent: nobody waits any more."""
+        for awaited in self.awaited.values():
+            if awaited.parcel is not None:
+                awaited.parcel.end_loan()
 
     def awaiting(self, uid: EntityId) -> list[Awaited]:
         """Return the requests to an entity whose answers have not come."""

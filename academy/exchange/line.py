@@ -10,7 +10,8 @@ from typing import TypeVar
 
 from academy.exchange.bound import BoundMailbox
 from academy.exchange.ledger import Awaited
-from academy.exchange.outbox import Outbox, Parcel
+from academy.exchange.outbox import Outbox
+from academy.exchange.parcel import Parcel
 from academy.exchange.stream import REPLIES, REQUESTS
 from academy.identifier import EntityId
 from academy.link.channel import ChannelKey
@@ -70,6 +71,13 @@ class Line:
             return False
         accepted.set_exception(error)
         return True
+
+
+async def drained(lines: list[Line], timeout: float) -> None:
+    """Wait until nothing is on the way on any line, at most so many seconds."""
+    waits = [line.drained() for line in lines if len(line.outbox)]
+    if waits:
+        await asyncio.wait(waits, timeout=timeout)
 
 
 class Lines:

@@ -41,7 +41,8 @@ from academy.message import (
     decode,
     encode,
 )
-from academy.serialize import NoPickleMixin, detach
+from academy.segment import detach
+from academy.serialize import NoPickleMixin
 from academy.stats import AgentStats
 from academy.value import Value
 

@@ -11,7 +11,8 @@ from academy.exchange.inbox import Inbox
 from academy.exchange.ledger import Ledger
 from academy.identifier import EntityId
 from academy.message import Header, decode
-from academy.serialize import NoPickleMixin, Segment
+from academy.segment import Segment
+from academy.serialize import NoPickleMixin
 
 Posted: TypeAlias = tuple[float, list[Segment]]
 """A message, and the time at which it was sent."""

@@ -9,7 +9,8 @@ from typing import NamedTuple
 from academy.exchange.cipher import StreamCipher
 from academy.exchange.secret import NamespaceSecret
 from academy.exchange.server import Argument
-from academy.serialize import Segment, join, split
+from academy.segment import Segment
+from academy.serialize import join, split
 
 REQUEST = "q"
 RESPONSE = "r"

@@ -11,6 +11,9 @@ on the way are those of PROTOCOL.md, section 2.4:
 - R4: nothing goes directly while something of the stream is still in the queue.
 - R5: an acknowledgement on a channel covers what was sent to its incarnation directly.
 
+What is too large for the queue goes directly only, and what was submitted behind it
+waits with it.
+
 Pure: calls and the time go in, effects and the next timer come out.
 """
 
@@ -19,12 +22,10 @@ from __future__ import annotations
 import collections
 import uuid
 from collections.abc import Sequence
-from typing import Any, TypeAlias
 
-from msgspec import Struct
-
+from academy.exchange.parcel import Append, Effect, GiveUp, Parcel, Refuse, SendDirect
 from academy.exchange.stream import SendStream
-from academy.serialize import Segment
+from academy.segment import Segment
 
 RECONNECT_GRACE = 0.3
 """Seconds that messages wait for a lost channel to come back."""
@@ -33,79 +34,14 @@ BARRIER_TIMEOUT = 1.0
 queued behind them: those may be lost."""
 SLOW = 2.0
 """Seconds for which nothing waits like that again: the consumer does not keep up."""
+QUEUE_LIMIT = 64 << 20
+"""Bytes of the largest message that goes through the queue on the server."""
+DIRECT_TIMEOUT = 5.0
+"""Seconds that what is too large for the queue waits for a channel. To find the process
+takes one round trip to the server, and to connect to it 3 s at most."""
 UNREACHABLE_TIMEOUT = 21.0
 """Seconds that messages wait for a way while the server is away, too. With the six that
 it takes to notice a silent peer, and three for a silent server, that makes 30."""
-
-
-class Parcel(Struct, eq=False):
-    """A message in an outbox.
-
-    Attributes:
-        seq: Its number in the stream.
-        kind: Kind of its queue entry.
-        tag: Its tag.
-        segments: The serialized message.
-        size: Bytes of the segments.
-        since: When it was submitted.
-        inc: Incarnation that it was sent to directly and that may have it; 0 if none.
-        fresh: Whether it was never sent directly. Else somebody may have it, or have
-            given it back to the queue, so that it must not get another number.
-        kept: Whether the outbox still has it: it is not known to be taken or queued.
-            When it no longer is, its segments are gone, too.
-        note: What the owner of the outbox keeps with it.
-        accepted: Set when it is on its way; `None` if nobody waits for that.
-    """
-
-    seq: int
-    kind: str
-    tag: uuid.UUID
-    segments: Sequence[Segment]
-    size: int
-    since: float = 0.0
-    inc: int = 0
-    fresh: bool = True
-    kept: bool = True
-    note: Any = None
-    accepted: Any = None
-
-    def __repr__(self) -> str:
-        return f"Parcel({self.seq}, inc={self.inc}, kept={self.kept})"
-
-
-class SendDirect(Struct, frozen=True, gc=False):
-    """Send a parcel on the channel.
-
-    Attributes:
-        parcel: The parcel.
-    """
-
-    parcel: Parcel
-
-
-class Append(Struct, frozen=True, gc=False):
-    """Append a parcel to the queue on the server, and call `appended` at the end.
-
-    Attributes:
-        parcel: The parcel.
-        stamp: The incarnation that may have it already; 0 if none.
-    """
-
-    parcel: Parcel
-    stamp: int
-
-
-class GiveUp(Struct, frozen=True, gc=False):
-    """Report that there was no way for a parcel; the outbox has dropped it.
-
-    Attributes:
-        parcel: The parcel. Unless it is fresh, it may have been executed.
-    """
-
-    parcel: Parcel
-
-
-Effect: TypeAlias = SendDirect | Append | GiveUp
 
 
 class Outbox:
@@ -118,12 +54,23 @@ class Outbox:
         stream: The stream.
         window_messages: Messages that may be unconfirmed on the channel; 0 for any.
         window_bytes: Bytes of these; a single larger message is sent alone.
+        queue_limit: Bytes of the largest message that the queue takes.
+        direct: Whether there are channels at all.
     """
 
     def __init__(
-        self, stream: SendStream, window_messages: int, window_bytes: int
+        self,
+        stream: SendStream,
+        window_messages: int,
+        window_bytes: int,
+        queue_limit: int = QUEUE_LIMIT,
+        *,
+        direct: bool = True,
     ) -> None:
         self.stream = stream
+        self._queue_limit = queue_limit
+        self._direct = direct
+        self._direct_until = 0.0
         self._window_messages = window_messages
         self._window_bytes = window_bytes
         self._held: collections.deque[Parcel] = collections.deque()
@@ -196,6 +143,8 @@ class Outbox:
             self._note_sent(parcel)
             return parcel, None
         self._held.append(parcel)
+        if size > self._queue_limit and self._direct and not self.incarnation:
+            self._await_channel(now)
         return parcel, self._pump(now)
 
     def withdraw(self, parcel: Parcel) -> bool:
@@ -204,6 +153,22 @@ class Outbox:
             self.drop(parcel)
             return True
         return False
+
+    def take_back(self, parcel: Parcel, now: float, *, unsent: bool) -> list[Effect]:
+        """Do not send a message whose call has ended.
+
+        Args:
+            parcel: The message.
+            now: The time.
+            unsent: Whether it is certain that the channel has not carried all of it.
+        """
+        if not unsent or parcel not in self._sent:
+            self.drop(parcel)
+            return []
+        self._sent.remove(parcel)
+        self._sent_bytes -= parcel.size
+        self._release(parcel)
+        return self._pump(now)
 
     def drop(self, parcel: Parcel) -> None:
         """Do not send a message again: its fate is known otherwise.
@@ -263,7 +228,18 @@ class Outbox:
         self._hold_sent()
         self.incarnation = 0
         self._stopped = False
+        self._direct_until = 0.0
         self._wait(now + RECONNECT_GRACE if grace else None)
+        if grace and any(p.size > self._queue_limit for p in self._held):
+            self._await_channel(now)
+        return self._pump(now)
+
+    def no_channel(self, now: float) -> list[Effect]:
+        """Note that there is nobody to have a channel to, and wait for none."""
+        self._direct_until = 0.0
+        if self.incarnation:
+            return []
+        self._wait(None)
         return self._pump(now)
 
     def taken(self, seq: int, now: float) -> tuple[list[Parcel], list[Effect]]:
@@ -320,11 +296,11 @@ class Outbox:
         self._wait(None)
         if self.incarnation:
             self._slow_until = now + SLOW
-        return self._append_held()
+        return self._append_held(now)
 
     def _pump(self, now: float) -> list[Effect]:
         if not self.incarnation:
-            return [] if self._wait_until is not None else self._append_held()
+            return [] if self._wait_until is not None else self._append_held(now)
         if self._stopped:
             return []
         effects: list[Effect] = []
@@ -333,6 +309,8 @@ class Outbox:
             parcel = self._held[0]
             blocked = self._accepted < self.stream.relayed
             slow = blocked and now < self._slow_until
+            if parcel.size > self._queue_limit:
+                slow = False
             if slow or parcel.inc not in (0, self.incarnation):
                 effects.append(self._append(self._held.popleft()))
                 continue
@@ -349,12 +327,32 @@ class Outbox:
         self._wait_until = until
         self._away_since = None
 
-    def _append_held(self) -> list[Effect]:
-        effects: list[Effect] = [self._append(parcel) for parcel in self._held]
-        self._held.clear()
+    def _await_channel(self, now: float) -> None:
+        """Have what is too large for the queue wait for a channel."""
+        self._direct_until = now + DIRECT_TIMEOUT
+        if self._wait_until is None:
+            self._wait(self._direct_until)
+
+    def _append_held(self, now: float) -> list[Effect]:
+        """Append what is held, up to what is too large and may still go directly."""
+        effects: list[Effect] = []
+        while self._held:
+            parcel = self._held[0]
+            if parcel.size > self._queue_limit:
+                until = self._direct_until
+                if self.incarnation:
+                    # What is before it in the queue may be lost, and never leave it.
+                    until = parcel.since + UNREACHABLE_TIMEOUT
+                if now < until:
+                    self._wait(min(until, now + BARRIER_TIMEOUT))
+                    break
+            effects.append(self._append(self._held.popleft()))
         return effects
 
-    def _append(self, parcel: Parcel) -> Append:
+    def _append(self, parcel: Parcel) -> Append | Refuse:
+        if parcel.size > self._queue_limit:
+            self._release(parcel)
+            return Refuse(parcel)
         self._appending[parcel.seq] = parcel
         self.stream.relayed = parcel.seq
         return Append(parcel, parcel.inc)

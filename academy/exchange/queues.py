@@ -34,7 +34,7 @@ from academy.exchange.server import (
     ServerUnavailableError,
 )
 from academy.identifier import EntityId
-from academy.serialize import Segment
+from academy.segment import Segment
 
 logger = logging.getLogger(__name__)
 

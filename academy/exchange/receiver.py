@@ -24,7 +24,7 @@ from academy.message import (
     Message,
     decode,
 )
-from academy.serialize import Segment
+from academy.segment import Segment
 
 logger = logging.getLogger(__name__)
 

@@ -137,7 +137,8 @@ class RelayTransport(ExchangeTransportMixin, NoPickleMixin):
             MailboxTerminatedError: The destination is closed for good.
             FencedError: This mailbox has a newer owner.
             ForbiddenError: The message is in somebody else's name.
-            MessageTooLargeError: The message exceeds 64 MiB.
+            MessageTooLargeError: The message exceeds 8 GiB; or 64 MiB, and the
+                destination is not reached directly.
             MailboxFullError: The destination's queue is full.
             PeerUnreachableError: The server was away for 30 seconds.
         """
@@ -145,6 +146,16 @@ class RelayTransport(ExchangeTransportMixin, NoPickleMixin):
         if engine is None or box is None:
             raise RuntimeError(f"{self} is not open.")
         return engine.router.submit(box, message)
+
+    def submit_lent(self, message: Message[Any]) -> Awaitable[None] | None:
+        """Accept a request as `submit` does, without copying what it carries.
+
+        That must not change before the response is there, or `forget` is called.
+        """
+        engine, box = self._engine, self._box
+        if engine is None or box is None:
+            raise RuntimeError(f"{self} is not open.")
+        return engine.router.submit(box, message, True)
 
     async def _recv(self, timeout: float | None = None) -> Message[Any]:
         return await self._bound().recv(timeout)
@@ -274,6 +285,7 @@ class RelayTransport(ExchangeTransportMixin, NoPickleMixin):
             return
         try:
             if box is not None:
+                box.ledger.end_loans()
                 await engine.unbind(box)
         finally:
             await self._release(engine)

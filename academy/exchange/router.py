@@ -18,12 +18,15 @@ from academy.exception import (
 )
 from academy.exchange.bound import BoundMailbox, Delivery
 from academy.exchange.courier import Courier
+from academy.exchange.delivery_failure import failure_body, too_large
 from academy.exchange.mailbox import RESPONSE, make_entry
+from academy.exchange.outbox import QUEUE_LIMIT
 from academy.exchange.outlet import Outlet
 from academy.exchange.queues import Queues, entry_of
 from academy.exchange.server import Command
 from academy.exchange.stream import REPLIES, REQUESTS, SendStream
 from academy.identifier import EntityId
+from academy.link.config import LinkConfig
 from academy.message import (
     AcademyErrorResponse,
     CancelRequest,
@@ -33,13 +36,14 @@ from academy.message import (
     decode,
     encode,
 )
-from academy.serialize import Segment, detach
+from academy.ownership import own
+from academy.segment import Segment
 from academy.task import Tasks
 
 logger = logging.getLogger(__name__)
 
-MESSAGE_LIMIT = 64 << 20
-"""Bytes of the largest message, serialized."""
+MESSAGE_LIMIT = LinkConfig.message_limit
+"""Bytes of the largest message, serialized. The queue takes smaller ones only."""
 _CANCEL = CancelRequest.kind
 BARRIER_TIMEOUT = 0.5
 """Seconds that a message waits for those before it to leave the queue, before it is
@@ -85,9 +89,15 @@ class Router:
         """Told of a mailbox that is closed for good: who had sent to it, and why."""
 
     def submit(
-        self, box: BoundMailbox, message: Message[Any]
+        self, box: BoundMailbox, message: Message[Any], lent: bool = False
     ) -> Awaitable[None] | None:
         """Take a message of a bound mailbox.
+
+        Args:
+            box: The mailbox.
+            message: The message.
+            lent: Whether what it carries does not change before the ledger of the
+                mailbox has the response, or forgets the request: no need to copy it.
 
         Returns:
             What is to be awaited until it is accepted, and raises like this; `None` if
@@ -95,7 +105,8 @@ class Router:
 
         Raises:
             ForbiddenError: The message is in somebody else's name.
-            MessageTooLargeError: It exceeds 64 MiB.
+            MessageTooLargeError: It exceeds 8 GiB; or 64 MiB, and the destination is
+                not reached directly.
             FencedError: The mailbox has a newer owner.
             MailboxTerminatedError: The destination, or the sender, is closed for good.
             BadEntityIdError: The destination is not registered.
@@ -119,12 +130,12 @@ class Router:
         if gate is None or not gate.locked():
             target = self._boxes.get(number)
             if target is None:
-                work = self.courier.submit(box, outlet, message, segments, size)
+                work = self.courier.submit(box, outlet, message, segments, size, lent)
                 return None if work is None else self._sent_away(dest, work)
             if target.has(outlet.stream):
                 self._deliver(box, target, outlet.stream, message, segments, lane)
                 return None
-        return self._send_in_turn(box, outlet, message, segments, size)
+        return self._send_in_turn(box, outlet, message, segments, size, lent)
 
     async def _send_in_turn(
         self,
@@ -133,6 +144,7 @@ class Router:
         message: Message[Any],
         segments: list[Segment],
         size: int,
+        lent: bool,
     ) -> None:
         """Send a message behind those that wait for the way to become clear."""
         async with outlet.closed_gate():
@@ -142,7 +154,7 @@ class Router:
                 lane = outlet.stream.lane
                 self._deliver(box, target, outlet.stream, message, segments, lane)
                 return
-        work = self.courier.submit(box, outlet, message, segments, size)
+        work = self.courier.submit(box, outlet, message, segments, size, lent)
         if work is not None:
             await self._sent_away(message.dest, work)
 
@@ -212,9 +224,26 @@ class Router:
                 body = terminated(box.uid, reason, "no")
                 self.respond_soon(delivery.message.header, body)
 
+    def returnable(self, box: BoundMailbox, untaken: list[Delivery]) -> list[Delivery]:
+        """Return what the queue can take of what was not taken.
+
+        Other processes still have the rest, and know what to do. Those in this one, who
+        keep no copy, are answered.
+        """
+        found = []
+        for delivery in untaken:
+            size = sum(map(len, delivery.segments))
+            header = delivery.message.header
+            if size <= QUEUE_LIMIT:
+                found.append(delivery)
+            elif delivery.local and header.kind == "request":
+                body = failure_body(box.uid, too_large(size, QUEUE_LIMIT))
+                self.respond_soon(header, body)
+        return found
+
     def resend(self, box: BoundMailbox, untaken: list[Delivery]) -> None:
         """Queue what came from this process and was not taken."""
-        for delivery in untaken:
+        for delivery in self.returnable(box, untaken):
             if delivery.local:
                 self.resend_soon(box.uid, delivery)
 
@@ -284,7 +313,7 @@ class Router:
             raise MailboxFullError(target.uid, "no", detail)
         seq = stream.next()
         box.ledger.sending(message.header, _now(), lane, seq)
-        copies = detach(segments)
+        copies = own(segments)
         target.received.offer(stream.name, seq)
         target.accept(Delivery(decode(copies), stream.name, seq, copies, local=True))
 

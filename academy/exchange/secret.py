@@ -9,7 +9,8 @@ import secrets
 from collections.abc import Iterable
 from pathlib import Path
 
-from academy.serialize import NoPickleMixin, Segment
+from academy.segment import Segment
+from academy.serialize import NoPickleMixin
 
 SECRET_BYTES = 32
 

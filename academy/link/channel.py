@@ -26,6 +26,8 @@ class Reason(enum.IntEnum):
     """The process has too many channels."""
     FORBIDDEN = 2
     """The sending process does not have the mailbox that it sends from."""
+    NO_MEMORY = 3
+    """The process has no room for a message."""
 
     @classmethod
     def _missing_(cls, value: object) -> Reason:

@@ -25,10 +25,12 @@ class LinkConfig:
         frame_limit: Largest frame after that, without its length field.
         message_limit: Largest message, all its segments together. It also bounds their
             number, at 64 bytes each.
-        chunk: Messages above this size are sent in parts of this size, in turn with
-            those of other channels. Also the largest control message.
+        chunk: Messages above this size are sent in parts, in turn with those of other
+            channels. Also the largest control message.
+        part: Largest part. What is sent beside it waits for one part at most.
         parts_limit: Bytes of messages in parts that may be on their way to a peer at a
-            time; further ones wait. A single larger message is sent alone.
+            time; further ones wait. A single larger message is sent alone. They count
+            as large as they say they are, before they have come.
         window_messages: Messages of a channel that may be sent and not taken.
         window_bytes: Bytes of a channel that may be sent and not taken; a single
             larger message is sent alone.
@@ -47,9 +49,10 @@ class LinkConfig:
 
     handshake_timeout: float = 5.0
     handshake_limit: int = 512
-    frame_limit: int = 256 * 1024
-    message_limit: int = 64 << 20
-    chunk: int = 64 * 1024
+    frame_limit: int = 1 << 20
+    message_limit: int = 8 << 30
+    chunk: int = 128 * 1024
+    part: int = 512 * 1024
     parts_limit: int = 128 << 20
     window_messages: int = 256
     window_bytes: int = 4 << 20
@@ -84,6 +87,8 @@ class LinkConfig:
             # two bytes.
             (2 * self.chunk <= self.frame_limit, "2 * chunk <= frame_limit"),
             (self.chunk <= SEGMENT_COST << 15, f"chunk <= {SEGMENT_COST << 15}"),
-            (self.frame_limit < 1 << 32, "frame_limit < 2 ** 32"),
-            (self.message_limit < 1 << 32, "message_limit < 2 ** 32"),
+            # A part has its channel and number before it.
+            (self.part <= self.frame_limit - 32, "part <= frame_limit - 32"),
+            (self.frame_limit < 1 << 30, "frame_limit < 2 ** 30"),
+            (self.message_limit < 1 << 62, "message_limit < 2 ** 62"),
         ]

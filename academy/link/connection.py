@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import threading
 from collections.abc import Sequence
 from typing import Any, Protocol, cast
 
-from academy.link.frame import Buffer, Data, Frame
+from academy.link.frame import Buffer, Data, Filled, Frame, Part
 from academy.link.protocol import (
     Cause,
     Change,
@@ -19,11 +20,33 @@ from academy.link.protocol import (
 )
 from academy.link.refusal import Refusal
 
-WRITE_BUFFER = 1 << 20
+WRITE_BUFFER = 256 * 1024
 """Bytes waiting to be written above which no large messages are added."""
 COPY_BELOW = 16 * 1024
 """Pieces smaller than this are joined before they are written: one copy is cheaper
-than one more element for the kernel."""
+than one more element for the kernel. What is missing of a part is read to its place if
+it is not smaller."""
+SOCKET_BUFFER = 1 << 20
+"""Bytes that the kernel is asked to hold of what was written to a Unix socket: with its
+own 200 kB the two processes wait for each other most of the time."""
+UNSENT = 256 * 1024
+"""Bytes that the kernel is asked to hold of what was written to a TCP socket and not
+sent to the network yet."""
+READ = 256 * 1024
+"""Bytes of what is read at once."""
+READ_AMID = COPY_BELOW
+"""The same where parts of a large message follow: they are better read to its place."""
+
+
+class _Buffers(threading.local):
+    """What is read goes here first. One per thread: it is used up at once."""
+
+    def __init__(self) -> None:
+        self.large = memoryview(bytearray(READ))
+        self.small = self.large[:READ_AMID]
+
+
+_buffers = _Buffers()
 
 
 class Owner(Protocol):
@@ -33,8 +56,14 @@ class Owner(Protocol):
         """Both sides have proved themselves."""
         ...
 
-    def frames_received(self, connection: Connection, frames: Sequence[Frame]) -> None:
+    def frames_received(
+        self, connection: Connection, frames: Sequence[Frame | Filled]
+    ) -> None:
         """The peer has sent frames, which have come in one go."""
+        ...
+
+    def room(self, connection: Connection, part: Part, most: int) -> memoryview | None:
+        """Return where the bytes that are missing of a part may be read to."""
         ...
 
     def suspected(self, connection: Connection, suspected: bool) -> None:
@@ -50,7 +79,7 @@ class Owner(Protocol):
         ...
 
 
-class Connection(asyncio.Protocol):
+class Connection(asyncio.BufferedProtocol):
     """Drives one `LinkProtocol` over an asyncio transport.
 
     Args:
@@ -82,6 +111,10 @@ class Connection(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self.paused = False
         """Whether so much waits to be written that large messages must wait."""
+        buffers = _buffers
+        self._large, self._small = buffers.large, buffers.small
+        self._buffer = self._large
+        self._filling = False
 
     def __repr__(self) -> str:
         return f"Connection({self.kind}, {self._protocol.state.name})"
@@ -107,13 +140,33 @@ class Connection(asyncio.Protocol):
         """Start the handshake."""
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(high=WRITE_BUFFER)
+        sock = transport.get_extra_info("socket")
         if self.kind == "tcp":
-            _tune(transport.get_extra_info("socket"))
+            _tune(sock)
+        else:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BUFFER)
         self._settle()
 
-    def data_received(self, data: bytes) -> None:
-        """Hand bytes to the state machine."""
-        self._protocol.receive_data(data, self._loop.time())
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Return where to read to: where a part belongs, if it is worth it."""
+        protocol = self._protocol
+        part = protocol.part
+        if part is not None and protocol.rest >= COPY_BELOW:
+            room = self._owner.room(self, part, protocol.rest)
+            if room is not None:
+                self._filling = True
+                return room
+        self._buffer = self._small if protocol.amid or part else self._large
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Hand what was read to the state machine."""
+        now = self._loop.time()
+        if self._filling:
+            self._filling = False
+            self._protocol.receive_filled(nbytes, now)
+        else:
+            self._protocol.receive_data(self._buffer[:nbytes], now)
         self._settle()
 
     def eof_received(self) -> bool:
@@ -133,7 +186,9 @@ class Connection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         """Let large messages go on."""
+        assert self._transport is not None
         self.paused = False
+        self._transport.set_write_buffer_limits(high=WRITE_BUFFER)
         self._owner.writable(self)
 
     # What the owner calls
@@ -142,6 +197,17 @@ class Connection(asyncio.Protocol):
         """Send frames, in one write."""
         self._protocol.send(*frames)
         self._write()
+
+    @property
+    def drained(self) -> bool:
+        """Whether all that was sent is written."""
+        transport = self._transport
+        return transport is None or not transport.get_write_buffer_size()
+
+    def drain(self) -> None:
+        """Hold large messages back until all that was sent is written."""
+        if self._transport is not None:
+            self._transport.set_write_buffer_limits(high=0)
 
     def fail(self, reason: str) -> None:
         """End the connection because the peer broke the protocol."""
@@ -167,7 +233,7 @@ class Connection(asyncio.Protocol):
         """Pass on what the state machine has to say, and set its timer."""
         if self._protocol.out:
             self._write()
-        frames: list[Frame] = []
+        frames: list[Frame | Filled] = []
         changed = self._timer is None
         for event in self._protocol.events_received():
             if type(event) is Data or not isinstance(event, Change):
@@ -260,6 +326,8 @@ def _tune(sock: Any) -> None:
         ("TCP_KEEPINTVL", 2),
         ("TCP_KEEPCNT", 3),
         ("TCP_USER_TIMEOUT", 8000),
+        # What waits there nothing can overtake.
+        ("TCP_NOTSENT_LOWAT", UNSENT),
     ):
         if hasattr(socket, name):
             sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)

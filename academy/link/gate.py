@@ -80,7 +80,7 @@ class Gate:
 
     def __init__(
         self,
-        connect: Callable[[Visit], asyncio.Protocol],
+        connect: Callable[[Visit], asyncio.BufferedProtocol],
         security: Security,
         tally: Tally,
         timeout: float,

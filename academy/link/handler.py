@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from academy.link.channel import Event
 from academy.link.frame import Buffer
 from academy.link.peer import Peer
-from academy.link.session import Event
 
 
 class Handler(Protocol):

@@ -18,7 +18,7 @@ from typing import Any
 
 from academy.link.refusal import Refusal
 
-VERSION = 1
+VERSION = 2
 MAGIC = b"ACDM"
 NONCE = 32
 UID = 16

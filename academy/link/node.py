@@ -11,7 +11,7 @@ from academy.link.certificate import certificate, client_context
 from academy.link.config import LinkConfig
 from academy.link.connection import Connection
 from academy.link.ends import Accepted, Dialled
-from academy.link.frame import Frame
+from academy.link.frame import Filled, Frame, Part
 from academy.link.gate import SHUTDOWN, Gate, Visit
 from academy.link.handler import Handler
 from academy.link.handshake import NONCE, Handshake, Identity, Role, namespace_hash
@@ -302,11 +302,18 @@ class Node:
         dialler = self.process if connection.dialled else process
         return dialler == min(self.process, process)
 
-    def frames_received(self, connection: Connection, frames: Sequence[Frame]) -> None:
+    def frames_received(
+        self, connection: Connection, frames: Sequence[Frame | Filled]
+    ) -> None:
         """Pass the frames of one read to the session of their peer."""
         peer = self._connections.get(connection)
         if peer is not None:
             peer.receive(frames)
+
+    def room(self, connection: Connection, part: Part, most: int) -> memoryview | None:
+        """Return where the bytes that are missing of a part may be read to."""
+        peer = self._connections.get(connection)
+        return None if peer is None else peer.session.room(part.channel, most)
 
     def suspected(self, connection: Connection, suspected: bool) -> None:
         """Stop or start to use a link whose peer is silent, or is heard again."""

@@ -7,12 +7,12 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from academy.link.channel import ChannelKey
+from academy.link.channel import ChannelKey, Event, Received
 from academy.link.config import LinkConfig
 from academy.link.connection import Connection
-from academy.link.frame import Buffer, Data, Frame, RemoteProtocolError
+from academy.link.frame import Buffer, Data, Filled, Frame, RemoteProtocolError
 from academy.link.meter import Meter
-from academy.link.session import Event, Received, Session
+from academy.link.session import Session
 
 logger = logging.getLogger(__name__)
 
@@ -20,7 +20,7 @@ FLUSH_AT = 32
 """Frames that are written without waiting for others."""
 FEW = 2
 """Frames that come together when there is no crowd: an answer, and a confirmation."""
-BUDGET = 256 * 1024
+BUDGET = 512 * 1024
 """Bytes of large messages that are written in one turn of the event loop."""
 
 
@@ -123,7 +123,7 @@ class Peer:
             self._timer.cancel()
             self._timer = None
 
-    def receive(self, frames: Sequence[Frame]) -> None:
+    def receive(self, frames: Sequence[Frame | Filled]) -> None:
         """Take the frames of one read."""
         self._used = self._reading = True
         try:
@@ -134,7 +134,7 @@ class Peer:
         self._prompt = len(frames) <= FEW
         self.flush_soon()
 
-    def _receive(self, frames: Sequence[Frame]) -> None:
+    def _receive(self, frames: Sequence[Frame | Filled]) -> None:
         connection, session = self.connection, self.session
         for frame in frames:
             error = ""
@@ -163,10 +163,15 @@ class Peer:
                 self._on_event(self, event)
 
     def send(
-        self, key: ChannelKey, seq: int, segments: Sequence[Buffer], size: int
+        self,
+        key: ChannelKey,
+        seq: int,
+        segments: Sequence[Buffer],
+        size: int,
+        lent: bool = False,
     ) -> None:
-        """Send a message on an open channel; raises as `Session.send`."""
-        self.session.send(key, seq, segments, size)
+        """Send a message on an open channel; as `Session.send`."""
+        self.session.send(key, seq, segments, size, lent)
         self.sent += 1
         self.flush_soon()
 
@@ -227,16 +232,23 @@ class Peer:
         connection = self.connection
         if connection is None:
             return
-        budget = 0 if connection.paused else BUDGET
-        frames = self.session.frames_to_send(budget)
+        session = self.session
+        if session.has_parts:
+            budget = 0 if connection.paused else BUDGET
+            frames = session.frames_to_send(budget, drained=connection.drained)
+        else:
+            frames = session.frames_to_send(0)
         if frames:
             self._used = True
             now = self._loop.time()
             if now >= self._meter.due:
                 self._meter.read(self.sent + self.received, now)
             connection.send(frames)
-        if self.session.has_parts and not connection.paused:
-            self.flush_soon()
+        if session.has_parts and not connection.paused:
+            if session.waits_for_end and not connection.drained:
+                connection.drain()
+            if not connection.paused:
+                self.flush_soon()
         if self._timer is None:
             self._set_timer()
 

@@ -16,18 +16,18 @@ from typing import TypeAlias
 
 from msgspec import Struct
 
+from academy.link.codec import LENGTH, encode, parse
 from academy.link.config import LinkConfig
 from academy.link.frame import (
-    LENGTH,
     Buffer,
     Bye,
     Data,
+    Filled,
     Frame,
+    Part,
     Ping,
     Pong,
     RemoteProtocolError,
-    encode,
-    parse,
 )
 from academy.link.handshake import Handshake, HandshakeError, Role
 from academy.link.reader import FrameReader
@@ -108,7 +108,7 @@ class LinkClosed(Struct, frozen=True, gc=False):
 
 Change: TypeAlias = LinkOpen | Suspected | Trusted | LinkClosed
 """What happens to a connection."""
-Event: TypeAlias = Change | Frame
+Event: TypeAlias = Change | Frame | Filled
 """A change, or a frame that the peer has sent."""
 
 
@@ -128,6 +128,10 @@ class LinkProtocol:
         self._config = config
         self._handshake = handshake
         self._reader = FrameReader(config.handshake_limit)
+        self.part: Part | None = None
+        """The part of a large message whose end has not come."""
+        self.amid = False
+        """Whether the last part was not the last one of its message."""
         self.out: list[Buffer] = []
         """What is to be written; `data_to_send` takes it."""
         self._events: list[Event] = []
@@ -162,14 +166,16 @@ class LinkProtocol:
         self._note_life(now)
         try:
             for body, start, end in self._reader.feed(data):
-                if self.state is not _OPEN:
-                    self._receive_handshake(body[start:end], now)
-                    continue
-                frame = parse(body, start, end)
-                if type(frame) is Data:
-                    self._events.append(frame)
-                    continue
-                self._receive_frame(frame, now)
+                if self.part is None and self.state is _OPEN:
+                    frame = parse(body, start, end)
+                    if type(frame) is Data:
+                        self._events.append(frame)
+                        continue
+                    self._receive_frame(frame, now)
+                elif self.part is not None:
+                    self._receive_piece(memoryview(body)[start:end])
+                else:
+                    self._receive_handshake(bytes(body[start:end]), now)
                 if self.closed:
                     return
         except HandshakeError as e:
@@ -182,6 +188,27 @@ class LinkProtocol:
         if self._owes_pong:
             self._owes_pong = False
             self.send(Pong())
+
+    @property
+    def rest(self) -> int:
+        """Bytes of the part that have not come."""
+        return self._reader.rest
+
+    def receive_filled(self, size: int, now: float) -> None:
+        """Note that bytes of the part have come into the memory of its message.
+
+        Args:
+            size: How many, at most `rest`.
+            now: The time.
+        """
+        part = self.part
+        if part is None:
+            return
+        self._note_life(now)
+        self._reader.rest -= size
+        self._events.append(Filled(part.channel, part.seq, size))
+        if not self._reader.rest:
+            self._receive_piece(memoryview(b""))
 
     def receive_eof(self, now: float) -> None:
         """Note that the byte stream has ended."""
@@ -299,12 +326,16 @@ class LinkProtocol:
             self._measure(now)
             self._move(Cause.PROVED)
             self._reader.limit = self._config.frame_limit
+            self._reader.gives_pieces = True
             self._events.append(LinkOpen(self._handshake.peer))
         else:
             self._measuring_since = now
 
     def _receive_frame(self, frame: Frame, now: float) -> None:
-        if isinstance(frame, Ping):
+        if isinstance(frame, Part):
+            self.part = frame
+            self._receive_piece(frame.data)
+        elif isinstance(frame, Ping):
             # One answer for all the questions that came together.
             self._owes_pong = True
         elif isinstance(frame, Bye):
@@ -313,6 +344,17 @@ class LinkProtocol:
             self._measure(now)
         else:
             self._events.append(frame)
+
+    def _receive_piece(self, data: Buffer) -> None:
+        """Pass on a piece of the part, which may be all of it."""
+        part, rest = self.part, self._reader.rest
+        assert part is not None
+        last = part.last and not rest
+        if len(data) or last:
+            self._events.append(Part(part.channel, part.seq, last, data))
+        if not rest:
+            self.part = None
+            self.amid = not last
 
     def _ping(self, now: float) -> None:
         self.send(Ping())
@@ -340,6 +382,7 @@ class LinkProtocol:
             self.send(Bye())
         self._move(cause)
         self._reader = FrameReader(self._config.handshake_limit)
+        self.part = None
         self._events.append(LinkClosed(cause, reason))
 
     def _move(self, cause: Cause) -> None:

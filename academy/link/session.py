@@ -20,18 +20,20 @@ from academy.link.channel import (
     ChannelOffered,
     Event,
     Reason,
-    Received,
     Rejected,
     Taken,
     Told,
 )
+from academy.link.codec import ack_size
 from academy.link.config import SEGMENT_COST, LinkConfig
 from academy.link.frame import (
+    Abort,
     Ack,
     Buffer,
     Close,
     Control,
     Data,
+    Filled,
     Frame,
     LocalProtocolError,
     Open,
@@ -39,25 +41,11 @@ from academy.link.frame import (
     Part,
     Refused,
     RemoteProtocolError,
-    ack_size,
 )
-from academy.link.incoming import Incoming, Unfinished
+from academy.link.incoming import Incoming, IncomingChannels
 from academy.link.outgoing import Outgoing, OutgoingChannels
-from academy.link.parts import PartQueue, weigh
+from academy.link.parts import PartQueue, check_size
 from academy.link.window import Confirmations
-
-__all__ = [
-    "Accepted",
-    "ChannelKey",
-    "ChannelOffered",
-    "Event",
-    "Reason",
-    "Received",
-    "Rejected",
-    "Session",
-    "Taken",
-    "Told",
-]
 
 
 class Session:
@@ -70,7 +58,7 @@ class Session:
     def __init__(self, config: LinkConfig) -> None:
         self._config = config
         self._chunk = config.chunk
-        self._channel = 0
+        self._channels_used = 0
         mark = ack_size(1) - ack_size(0)
         self._marks_per_ack = (config.frame_limit - ack_size(0)) // mark
         self._confirmations = Confirmations(
@@ -83,13 +71,10 @@ class Session:
     def _reset(self) -> None:
         """Forget what belongs to a connection."""
         self._out = OutgoingChannels()
-        self._parts = PartQueue(self._config.chunk, self._config.parts_limit)
+        self._parts = PartQueue(self._config.part, self._config.parts_limit)
         self.frames: list[Frame] = []
         """What waits to be sent, parts of large messages aside."""
-        self._in_number = 0
-        self._in: dict[int, Incoming] = {}
-        self._in_channels: dict[int, Incoming] = {}
-        self._unfinished = Unfinished(self._config.parts_limit)
+        self._in = IncomingChannels(self._config, self._channels_used)
         self._confirmations.clear()
 
     # The connection
@@ -104,7 +89,7 @@ class Session:
         self._reset()
         self.linked = False
 
-    def receive(self, frame: Frame) -> None:
+    def receive(self, frame: Frame | Filled) -> None:
         """Take a frame of the connection.
 
         Raises:
@@ -118,6 +103,14 @@ class Session:
                     self._events.append(incoming.event(seq, segments))
             case Part():
                 self._receive_part(frame)
+            case Filled(number, seq, size):
+                incoming = self._in.with_message(number)
+                if incoming is not None:
+                    incoming.filled(seq, size)
+            case Abort(number, seq):
+                incoming = self._in.with_message(number)
+                if incoming is not None:
+                    incoming.abort(seq)
             case Ack(marks):
                 self._receive_ack(marks)
             case Open():
@@ -139,12 +132,24 @@ class Session:
         Returns:
             The channel that it has come on; `None` if it is dropped.
         """
-        incoming = self._in.get(frame.channel)
+        incoming = self._in.by_number.get(frame.channel)
         if incoming is None or not incoming.accepted:
-            incoming = self._incoming(frame.channel)
+            incoming = self._in.with_message(frame.channel)
         if incoming is not None:
             incoming.receive(frame.seq, frame.segments)
         return incoming
+
+    def room(self, number: int, most: int) -> memoryview | None:
+        """Return where the next bytes of a part may be read to.
+
+        What was read is to be told with `Filled`, before anything else is asked.
+
+        Args:
+            number: Channel of the part, as the peer says it.
+            most: Bytes that are missing of it.
+        """
+        incoming = self._in.by_number.get(number)
+        return None if incoming is None else incoming.room(most)
 
     # The sending side
 
@@ -166,6 +171,7 @@ class Session:
         seq: int,
         segments: Sequence[Buffer],
         size: int | None = None,
+        lent: bool = False,
     ) -> None:
         """Send a message on an open channel; a large one goes in parts.
 
@@ -174,6 +180,7 @@ class Session:
             seq: Number of the message, above those sent on the channel before.
             segments: Its segments; not to be changed until the message was taken.
             size: Bytes of the segments, if that is known.
+            lent: Whether they may be changed once it was taken back.
 
         Raises:
             LocalProtocolError: The channel is not open, or the message is larger than
@@ -189,8 +196,20 @@ class Session:
             self.frames.append(Data(out.number, seq, segments))
             return
         if weight > self._config.message_limit:
-            self._check_message(segments)
-        self._parts.add(out.number, seq, segments)
+            check_size(segments, self._config.message_limit)
+        self._parts.add(out.number, seq, segments, lent=lent)
+
+    def take_back(self, key: ChannelKey, seq: int) -> bool:
+        """Do not send a message, if it has not been sent to the end.
+
+        Returns:
+            Whether that was in time: then the peer does not get it.
+        """
+        out = self._out.get(key)
+        begun = None if out is None else self._parts.take_back(out.number, seq)
+        if out is not None and begun:
+            self.frames.append(Abort(out.number, seq))
+        return begun is not None
 
     def close(self, key: ChannelKey) -> None:
         """Give up a channel: nothing more will be sent on it."""
@@ -223,7 +242,7 @@ class Session:
             accepted: Highest number of the stream that has arrived, on any path.
             note: What is to come with each message of the channel.
         """
-        incoming = self._in_channels.get(channel)
+        incoming = self._in.by_channel.get(channel)
         if incoming is not None and not incoming.accepted:
             incoming.accepted = True
             incoming.note = note
@@ -231,7 +250,7 @@ class Session:
 
     def refuse(self, channel: int, reason: Reason) -> None:
         """Refuse an offered channel, or end an accepted one."""
-        incoming = self._in_channels.get(channel)
+        incoming = self._in.by_channel.get(channel)
         if incoming is not None:
             self._forget(incoming)
             self.frames.append(Refused(incoming.number, reason))
@@ -247,7 +266,7 @@ class Session:
             seq: Highest number taken, of messages on any path.
             now: The time.
         """
-        incoming = self._in_channels.get(channel)
+        incoming = self._in.by_channel.get(channel)
         if incoming is None or not incoming.accepted:
             return False
         freed = incoming.window.take(seq)
@@ -277,18 +296,19 @@ class Session:
         if due is not None and now >= due:
             self.acknowledge()
 
-    def frames_to_send(self, budget: int) -> list[Frame]:
+    def frames_to_send(self, budget: int, *, drained: bool = True) -> list[Frame]:
         """Return the frames to send, once.
 
         Args:
             budget: About how many bytes of large messages may go with them; their
                 parts go in turn, channel by channel.
+            drained: Whether all parts that were returned before are written.
         """
         if self.has_output and self._confirmations.ride_with(len(self.frames)):
             self.acknowledge()
         frames, self.frames = self.frames, []
         if self._parts.messages:
-            frames += self._parts.take(budget)
+            frames += self._parts.take(budget, drained=drained)
         return frames
 
     @property
@@ -301,28 +321,23 @@ class Session:
         """Whether parts of large messages wait to be sent."""
         return bool(self._parts.messages)
 
+    @property
+    def waits_for_end(self) -> bool:
+        """Whether parts wait until those before them are written."""
+        return self._parts.waits_for_end
+
     def events_received(self) -> list[Event]:
         """Return what has happened, once."""
         events, self._events = self._events, []
         return events
-
-    def _check_message(self, segments: Sequence[Buffer]) -> None:
-        size = sum(map(len, segments))
-        limit = self._config.message_limit
-        if max(size, weigh(segments) - size) > limit:
-            raise LocalProtocolError(
-                f"A message of {size} bytes in {len(segments)} segments is too large: "
-                f"the limit is {limit}."
-            )
 
     def _abandon(self, out: Outgoing) -> None:
         self._out.remove(out)
         self._parts.drop(out.number)
 
     def _forget(self, incoming: Incoming) -> None:
-        del self._in[incoming.number], self._in_channels[incoming.channel]
+        self._in.forget(incoming)
         self._confirmations.discard(incoming.number)
-        incoming.end()
 
     # Input: answers to the sending side
 
@@ -353,21 +368,16 @@ class Session:
     # Input: to the receiving side
 
     def _receive_open(self, frame: Open) -> None:
-        number = frame.channel
-        if number <= self._in_number:
-            raise RemoteProtocolError(f"channel {number} after {self._in_number}")
-        self._in_number = number
-        if len(self._in) >= self._config.channel_limit:
-            self.frames.append(Refused(number, Reason.TOO_MANY))
-            return
-        self._channel += 1
         key = ChannelKey(frame.src, frame.src_inc, frame.dest, frame.lane)
-        incoming = Incoming(number, self._channel, key, self._config, self._unfinished)
-        self._in[number] = self._in_channels[self._channel] = incoming
-        self._events.append(ChannelOffered(self._channel, key))
+        incoming = self._in.open(frame.channel, key)
+        if incoming is None:
+            self.frames.append(Refused(frame.channel, Reason.TOO_MANY))
+            return
+        self._channels_used = incoming.channel
+        self._events.append(ChannelOffered(incoming.channel, key))
 
     def _receive_close(self, number: int) -> None:
-        incoming = self._in.get(number)
+        incoming = self._in.by_number.get(number)
         if incoming is not None:
             self._forget(incoming)
 
@@ -377,21 +387,14 @@ class Session:
         self._events.append(Told(data))
 
     def _receive_part(self, frame: Part) -> None:
-        incoming = self._incoming(frame.channel)
-        received = incoming.receive_part(frame) if incoming is not None else None
+        incoming = self._in.with_message(frame.channel)
+        if incoming is None:
+            return
+        try:
+            received = incoming.receive_part(frame)
+        except MemoryError:
+            # The sender hears of it, and takes another way or reports the error.
+            self.refuse(incoming.channel, Reason.NO_MEMORY)
+            return
         if received is not None:
             self._events.append(received)
-
-    def _incoming(self, number: int) -> Incoming | None:
-        """Return a channel for a message, or `None` when it has been refused.
-
-        After a refusal messages may still be on their way: they are dropped.
-        """
-        incoming = self._in.get(number)
-        if incoming is None:
-            if number > self._in_number:
-                raise RemoteProtocolError(f"a message on channel {number}, not open")
-            return None
-        if not incoming.accepted:
-            raise RemoteProtocolError(f"a message on channel {number}, not accepted")
-        return incoming

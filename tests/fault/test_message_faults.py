@@ -17,7 +17,8 @@ from academy.exchange.keys import Keys, entity_key
 from academy.exchange.mailbox import REQUEST, make_entry
 from academy.exchange.secret import NamespaceSecret
 from academy.message import Message, encode
-from academy.serialize import Segment, SerializationStrategy
+from academy.segment import Segment
+from academy.serialize import SerializationStrategy
 from tests.fault.harness import Scene
 
 FULL = pytest.mark.fault

@@ -12,6 +12,7 @@ from academy.exchange.stream import Mark
 from academy.identifier import AgentId, UserId
 from academy.link.address import Addresses, Endpoint
 from academy.link.channel import ChannelKey
+from academy.link.codec import encode
 from academy.link.frame import (
     Ack,
     Bye,
@@ -25,7 +26,6 @@ from academy.link.frame import (
     Ping,
     Pong,
     Refused,
-    encode,
 )
 from academy.link.handshake import Handshake, Identity, Role, namespace_hash
 from academy.link.parts import cut
@@ -41,7 +41,8 @@ from academy.message import (
     SuccessResponse,
 )
 from academy.message import encode as encode_message
-from academy.serialize import Segment, SerializationStrategy, join
+from academy.segment import Segment
+from academy.serialize import SerializationStrategy, join
 from tests.fuzz.door import Tls
 from tests.fuzz.identity import CLIENT, NAMESPACE, SECRET, SERVER
 

@@ -16,8 +16,9 @@ from academy.exchange.secret import NamespaceSecret
 from academy.exchange.stream import Mark
 from academy.link.address import Addresses, Endpoint
 from academy.link.channel import ChannelOffered, Received
+from academy.link.codec import encode, parse
 from academy.link.config import LinkConfig
-from academy.link.frame import LENGTH, Frame, RemoteProtocolError, encode, parse
+from academy.link.frame import LENGTH, Frame, RemoteProtocolError
 from academy.link.handshake import (
     Handshake,
     HandshakeError,
@@ -37,7 +38,9 @@ from tests.fuzz.seeds import STREAM_KEY, crowd, separated
 
 CROWD = 8
 """Strangers who come at the same time, at most."""
-CONFIG = LinkConfig(frame_limit=2048, chunk=256, message_limit=4096, parts_limit=8192)
+CONFIG = LinkConfig(
+    frame_limit=2048, chunk=256, part=256, message_limit=4096, parts_limit=8192
+)
 
 
 def frames(data: bytes) -> bool:
@@ -137,7 +140,7 @@ def sessions(data: bytes) -> bool:
     try:
         for body, start, end in FrameReader(CONFIG.frame_limit).feed(data):
             session.receive(parse(body, start, end))
-            kept = session._unfinished._weight
+            kept = session._in.unfinished.weight
             assert 0 <= kept <= CONFIG.parts_limit + CONFIG.message_limit
             consume(session)
     except RemoteProtocolError:

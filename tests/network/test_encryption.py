@@ -15,7 +15,7 @@ import redis.asyncio
 
 from academy.exchange.directory import Directory, Location
 from academy.exchange.hybrid import HybridExchangeFactory
-from academy.link.frame import LENGTH
+from academy.link.codec import LENGTH
 from academy.link.handshake import Handshake, Identity, Role, namespace_hash
 from academy.link.security import Security
 from tests.fault.harness import AgentProcess, Scene

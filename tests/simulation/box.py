@@ -8,10 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from academy.exchange.outbox import Parcel
+from academy.exchange.parcel import Parcel
 from academy.exchange.stream import REPLIES, REQUESTS, Mark, Offer
-from academy.link.session import Reason
-from tests.simulation.line import Line
+from academy.link.channel import Reason
+from tests.simulation.line import QUEUE_LIMIT, Line
 from tests.simulation.message import (
     LOST,
     PROBE,
@@ -130,7 +130,7 @@ class Box:
         """The caller no longer waits."""
         awaited = self.awaited.get(tag)
         if awaited is not None:
-            unsent = awaited.line.outbox.withdraw(awaited.parcel)
+            unsent = awaited.line.take_back(awaited.parcel)
             self.settle(tag, "Cancelled", "no" if unsent else "maybe")
 
     def settle(self, tag: int, outcome: str, executed: str = "") -> None:
@@ -308,7 +308,9 @@ class Box:
             self._close()
 
     def _close(self) -> None:
-        untaken = [d.entry for d in self.inbox]
+        entries = [d.entry for d in self.inbox]
+        # What is larger was not queued: its sender still has it.
+        untaken = [e for e in entries if sum(map(len, e.segments)) <= QUEUE_LIMIT]
         self.process.commands.call(
             "close",
             self.eid,

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from tests.simulation.server import Entry
 
 
-EXPECTED = ("Cancelled", "Ended", "Crashed", "MailboxFull")
+EXPECTED = ("Cancelled", "Ended", "Crashed", "MailboxFull", "MessageTooLarge")
 """Outcomes of requests whose sender did not wait, is not there any more, or has sent
-more than the mailbox holds."""
+more than the mailbox or its queue holds."""
 
 
 @dataclass

@@ -6,16 +6,10 @@ import functools
 import math
 from typing import TYPE_CHECKING
 
-from academy.exchange.outbox import (
-    RECONNECT_GRACE,
-    Append,
-    Effect,
-    GiveUp,
-    Parcel,
-    SendDirect,
-)
+from academy.exchange.outbox import RECONNECT_GRACE
+from academy.exchange.parcel import Append, Effect, GiveUp, Parcel, Refuse, SendDirect
 from academy.exchange.stream import REPLIES, REQUESTS, SendStream
-from academy.link.session import ChannelKey
+from academy.link.channel import ChannelKey
 from tests.simulation.loop import Loop
 from tests.simulation.message import Message
 from tests.simulation.server import Reply
@@ -26,6 +20,9 @@ if TYPE_CHECKING:
     from tests.simulation.box import Box
     from tests.simulation.node import Peer
 
+QUEUE_LIMIT = 200
+"""Bytes of the largest request that goes through the queue; answers have no limit here,
+for who gives a smaller one instead is not part of this."""
 RECOVERY_TIMEOUT = 5.0
 RECOVERY_PAUSE = 0.2
 SEEK_PAUSE = 1.0
@@ -44,7 +41,11 @@ class Line:
         config = box.process.node.config
         window = config.window_messages if lane == REQUESTS else 0
         self.outbox = box.process.world.rules.outbox(
-            SendStream(str(box.eid.int), box.inc, lane), window, config.window_bytes
+            SendStream(str(box.eid.int), box.inc, lane),
+            window,
+            config.window_bytes,
+            QUEUE_LIMIT if lane == REQUESTS else 1 << 30,
+            direct=box.process.world.direct,
         )
         self.peer: Peer | Loop | None = None
         self.target = b""
@@ -166,6 +167,8 @@ class Line:
         if self.box.ended or reply is None or reply[0] != "ok":
             return
         _, inc, owner = reply
+        if not owner:
+            self.run(self.outbox.no_channel(self.clock.now))
         if not owner or inc < self.known_inc:
             return
         moved = owner != self.target
@@ -186,6 +189,14 @@ class Line:
             self.peer = Loop(self, box)
             box.accept(self.peer, 0, self.outbox.stream.name)
 
+    def take_back(self, parcel: Parcel) -> bool:
+        """Do not send what nobody waits for; return whether it was sent nowhere."""
+        if self.outbox.withdraw(parcel):
+            return True
+        unsent = self.peer is not None and self.peer.take_back(self.key, parcel.seq)
+        self.run(self.outbox.take_back(parcel, self.clock.now, unsent=unsent))
+        return False
+
     # What the outbox decides
 
     def run(self, effects: list[Effect]) -> None:
@@ -198,6 +209,9 @@ class Line:
                     self._send_direct(parcel)
                 case Append(parcel, stamp):
                     self._append(parcel, stamp)
+                case Refuse(parcel):
+                    executed = "maybe" if parcel.inc else "no"
+                    self._failed(parcel, "MessageTooLarge", executed)
                 case GiveUp(parcel):
                     executed = "no" if parcel.fresh else "maybe"
                     self._failed(parcel, "PeerUnreachable", executed)
@@ -217,7 +231,7 @@ class Line:
 
     def _send_direct(self, parcel: Parcel) -> None:
         assert self.peer is not None
-        self.peer.session.send(self.key, parcel.seq, parcel.segments)
+        self.peer.session.send(self.key, parcel.seq, parcel.segments, None, True)
         self.peer.touch()
 
     def _append(self, parcel: Parcel, stamp: int) -> None:

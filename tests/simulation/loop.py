@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from academy.link.session import ChannelKey, Reason
-from academy.serialize import Segment
+from academy.link.channel import ChannelKey, Reason
+from academy.segment import Segment
 from tests.simulation.server import Entry
 
 if TYPE_CHECKING:
@@ -30,11 +30,22 @@ class Loop:
 
     # What the sender calls
 
-    def send(self, key: ChannelKey, seq: int, segments: Sequence[Segment]) -> None:
+    def send(
+        self,
+        key: ChannelKey,
+        seq: int,
+        segments: Sequence[Segment],
+        size: int | None,
+        lent: bool,
+    ) -> None:
         kind = "r" if key.lane else "q"
         name = self._line.outbox.stream.name
         copies = [bytes(segment) for segment in segments]
         self._box.receive(Entry(0, name, seq, kind, 0, copies), queued=False)
+
+    def take_back(self, key: ChannelKey, seq: int) -> bool:
+        """What is sent is there."""
+        return False
 
     def close(self, key: ChannelKey) -> None:
         self._box.channels.pop(self._line.outbox.stream.name, None)

@@ -9,6 +9,7 @@ import dataclasses
 import random
 from typing import TYPE_CHECKING
 
+from academy.link.channel import ChannelKey
 from academy.link.config import LinkConfig
 from academy.link.frame import Frame, RemoteProtocolError
 from academy.link.protocol import (
@@ -30,6 +31,7 @@ CONFIG = dataclasses.replace(
     LinkConfig(),
     frame_limit=4096,
     chunk=96,
+    part=96,
     window_messages=8,
     window_bytes=800,
     ack_messages=4,
@@ -51,6 +53,11 @@ class Peer:
     @property
     def usable(self) -> bool:
         return self.end is not None and not self.suspected
+
+    def take_back(self, key: ChannelKey, seq: int) -> bool:
+        """Do not send a message, if it has not been sent to the end."""
+        self.touch()
+        return self.session.take_back(key, seq)
 
     def touch(self) -> None:
         """Have what the session says sent at the end of this event."""

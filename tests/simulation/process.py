@@ -7,7 +7,7 @@ import uuid
 from typing import TYPE_CHECKING
 
 from academy.exchange.stream import REPLIES, SendStream
-from academy.link.session import (
+from academy.link.channel import (
     Accepted,
     ChannelKey,
     ChannelOffered,

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from academy.exchange.outbox import Append, Effect, Outbox, Parcel
+from academy.exchange.outbox import Outbox
+from academy.exchange.parcel import Append, Effect, Parcel, Refuse
 from academy.exchange.stream import Mark, Offer, Received
 from tests.simulation.box import Box, Delivery
 from tests.simulation.server import Reply, Server
@@ -33,8 +34,9 @@ class Rules:
 class Unstamped(Outbox):
     """R2: what was sent directly goes into the queue as if it had not been."""
 
-    def _append(self, parcel: Parcel) -> Append:
-        return Append(super()._append(parcel).parcel, 0)
+    def _append(self, parcel: Parcel) -> Append | Refuse:
+        effect = super()._append(parcel)
+        return Append(parcel, 0) if isinstance(effect, Append) else effect
 
 
 class Overtaking(Outbox):

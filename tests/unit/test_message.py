@@ -37,7 +37,8 @@ from academy.message import (
     decode,
     encode,
 )
-from academy.serialize import SerializationStrategy, detach, join, split
+from academy.segment import detach
+from academy.serialize import SerializationStrategy, join, split
 
 PICKLE, JSON = SerializationStrategy.PICKLE, SerializationStrategy.JSON
 AGENT: AgentId[Any] = AgentId.new("bob")

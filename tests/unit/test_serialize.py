@@ -21,8 +21,10 @@ from academy.exception import (
     DeserializationMethodProhibitedError,
     SerializationError,
 )
+from academy.segment import KINDS, Segment, detach
 from academy.serialize import (
     ALL_SERIALIZERS,
+    OUT_OF_BAND,
     JsonSerializer,
     NoPickleMixin,
     PickleSerializer,
@@ -32,7 +34,6 @@ from academy.serialize import (
     check_allowed,
     default_serializer,
     deserialize,
-    detach,
     join,
     json_exception_deserializer,
     json_exception_serializer,
@@ -195,6 +196,53 @@ class TestPack:
         again[0] = 7.0
         assert array[0] == 0.0
 
+    @pytest.mark.parametrize("kind", [bytes, bytearray])
+    @pytest.mark.parametrize("more", [-1, 0, 1])
+    def test_large_bytes_are_not_copied(self, kind: Any, more: int) -> None:
+        data = kind(OUT_OF_BAND + more)
+        segments = pack(data, PICKLE, what="result")
+        assert (segments[-1] is data) is (more >= 0)
+        found = unpack(segments, PICKLE, what="result")
+        assert type(found) is kind
+        assert found == data
+        assert (found is data) is (more >= 0)
+
+    def test_large_arguments_are_not_copied(self) -> None:
+        one, two = bytes(OUT_OF_BAND), bytearray(OUT_OF_BAND)
+        arguments = (one, 5), {"two": two, "small": b"x"}
+        stream, *buffers = pack(arguments, PICKLE, what="arguments")
+        assert len(stream) < 200
+        assert buffers[0] is one
+        assert buffers[1] is two
+        found = unpack([stream, *buffers], PICKLE, what="arguments")
+        assert found == arguments
+        assert type(found[0][0]) is bytes
+        assert type(found[1]["two"]) is bytearray
+
+    def test_an_argument_that_is_there_twice_stays_one(self) -> None:
+        data = bytearray(OUT_OF_BAND)
+        segments = pack(((data, data), {"b": data}), PICKLE, what="arguments")
+        (one, two), kargs = unpack(segments, PICKLE, what="arguments")
+        assert one is two is kargs["b"]
+        assert one == data
+
+    def test_only_what_is_bytes_itself_is_taken_out(self) -> None:
+        class Text(bytes):
+            pass
+
+        for value in ([bytes(OUT_OF_BAND)], Text(OUT_OF_BAND)):
+            (stream,) = pack(value, PICKLE, what="result")
+            assert len(stream) > OUT_OF_BAND
+
+    def test_arguments_of_strange_kinds(self) -> None:
+        arguments = (np.arange(10),), {}
+        (found,), _ = unpack(pack(arguments, PICKLE, what="arguments"), PICKLE, what="")
+        assert (found == np.arange(10)).all()
+
+    def test_bytes_for_json(self) -> None:
+        with pytest.raises(SerializationError, match="bytes"):
+            pack(bytes(OUT_OF_BAND), SerializationStrategy.JSON, what="result")
+
     def test_detached_copies(self) -> None:
         array = np.zeros(10)
         segments = detach(pack(array, PICKLE, what="result"))
@@ -302,22 +350,14 @@ class TestPack:
 
 
 class TestSegments:
-    @given(segments=st.lists(st.binary()), streams=st.integers(0, 3))
-    def test_round_trip(self, segments: list[bytes], streams: int) -> None:
-        again = split(join(segments), streams=streams)
-        assert again == segments
-        kinds = [type(s) for s in again]
-        assert kinds == [bytes] * min(streams, len(again)) + [bytearray] * (
-            len(again) - streams
-        )
-
-    def test_every_kind_of_buffer(self) -> None:
-        array = np.arange(4, dtype=np.int32)
-        segments = [b"a", bytearray(b"b"), memoryview(array)]
+    @given(st.lists(st.tuples(st.sampled_from([*KINDS]), st.binary())))
+    def test_round_trip(self, found: list[tuple[type[Segment], bytes]]) -> None:
+        segments = [kind(data) for kind, data in found]
         block = join(segments)
-        assert [len(s) for s in split(block)] == [1, 1, 16]
-        for same in (bytearray(block), memoryview(block)):
-            assert split(same) == split(block)
+        for same in (block, bytearray(block), memoryview(block)):
+            again = split(same)
+            assert [bytes(s) for s in again] == [bytes(s) for s in segments]
+            assert [type(s) for s in again] == [type(s) for s in segments]
 
     @given(block=st.binary())
     @example(block=struct.pack("!I", 2**32 - 1))

@@ -7,7 +7,7 @@ import pytest
 from academy.exception import MailboxFullError
 from academy.exchange import backlog as backlog_module
 from academy.exchange.backlog import BACKLOG_BYTES, Backlog
-from academy.exchange.router import MESSAGE_LIMIT
+from academy.exchange.outbox import QUEUE_LIMIT
 from academy.link.channel import Reason
 from academy.link.session import Session
 from tests.unit.exchange.conftest import NewEngine
@@ -31,7 +31,7 @@ def test_it_counts_bytes() -> None:
     assert not backlog.full
     backlog.remove([[b"head", memoryview(b"rest")]])
     assert backlog.bytes == 0
-    assert BACKLOG_BYTES >= 2 * MESSAGE_LIMIT
+    assert BACKLOG_BYTES >= 2 * QUEUE_LIMIT
 
 
 async def test_within_a_process(

@@ -6,16 +6,13 @@ from hypothesis import strategies as st
 
 from academy.exchange.outbox import (
     BARRIER_TIMEOUT,
+    DIRECT_TIMEOUT,
     RECONNECT_GRACE,
     SLOW,
     UNREACHABLE_TIMEOUT,
-    Append,
-    Effect,
-    GiveUp,
     Outbox,
-    Parcel,
-    SendDirect,
 )
+from academy.exchange.parcel import Append, Effect, GiveUp, Parcel, Refuse, SendDirect
 from academy.exchange.stream import REQUESTS, SendStream
 
 X, Y = 700, 701
@@ -510,3 +507,149 @@ def test_the_rules_hold_whatever_happens(
         assert len(box) == len(box._held) + len(box._sent) + len(machine.appending)
         held = [p.seq for p in box._held]
         assert held == sorted(held)
+
+
+class TestTooLargeForTheQueue:
+    LIMIT = 100
+    LARGE = 101
+
+    def outbox(self, *, direct: bool = True) -> Outbox:
+        stream = SendStream("aKEY", 7, REQUESTS)
+        return Outbox(stream, 0, 1000, self.LIMIT, direct=direct)
+
+    def refused(self, effects: list[Effect]) -> list[int]:
+        assert all(isinstance(e, Refuse) for e in effects)
+        assert not any(e.parcel.kept for e in effects)
+        return [e.parcel.seq for e in effects]
+
+    def test_without_links_it_is_refused_at_once(self) -> None:
+        box = self.outbox(direct=False)
+        assert appends(submit(box, size=self.LIMIT)[1]) == [(1, 0)]
+        _, effects = submit(box, size=self.LARGE)
+        assert self.refused(effects) == [2]
+        assert appends(submit(box)[1]) == [(3, 0)]
+
+    def test_it_waits_for_a_channel(self) -> None:
+        box = self.outbox()
+        _, effects = submit(box, size=self.LARGE)
+        assert effects == []
+        assert submit(box)[1] == []  # in order
+        assert direct(box.channel_open(X, 0, 0.5)) == [1, 2]
+        assert box.next_timer() is None
+
+    def test_it_waits_no_longer_than_that(self) -> None:
+        box = self.outbox()
+        submit(box, size=self.LARGE)
+        submit(box)
+        now = 0.0
+        effects: list[Effect] = []
+        while not effects:
+            due = box.next_timer()
+            assert due is not None
+            assert due > now
+            now = due
+            effects = box.handle_timer(now, relay_up=True)
+        assert now == DIRECT_TIMEOUT
+        assert self.refused(effects[:1]) == [1]
+        assert appends(effects[1:]) == [(2, 0)]
+        assert box.next_timer() is None
+
+    def test_nobody_to_have_a_channel_to(self) -> None:
+        box = self.outbox()
+        parcel, _ = submit(box, size=self.LARGE)
+        assert self.refused(box.no_channel(1.0)) == [1]
+        assert parcel.inc == 0
+        assert box.next_timer() is None
+        box.channel_open(X, 0, 1.0)
+        assert box.no_channel(2.0) == []
+        assert box.is_direct
+
+    def test_it_waits_for_what_is_in_the_queue(self) -> None:
+        box = self.outbox()
+        first, _ = submit(box)
+        box.appended(first, 0.0, arrived=True)
+        assert box.channel_open(X, 0, 0.0) == []
+        submit(box, size=self.LARGE)
+        assert box.handle_timer(BARRIER_TIMEOUT, relay_up=True) == []
+        assert submit(box, BARRIER_TIMEOUT)[1] == []
+        _, effects = box.taken(1, BARRIER_TIMEOUT)
+        assert direct(effects) == [2, 3]
+
+    def test_what_is_in_the_queue_may_be_lost(self) -> None:
+        box = self.outbox()
+        first, _ = submit(box)
+        box.appended(first, 0.0, arrived=True)
+        box.channel_open(X, 0, 0.0)
+        submit(box, size=self.LARGE)
+        now = 0.0
+        while not (effects := box.handle_timer(now, relay_up=True)):
+            now = box.next_timer() or now
+        assert now == UNREACHABLE_TIMEOUT
+        assert self.refused(effects) == [2]
+
+    def test_a_lost_channel_may_come_back(self) -> None:
+        box = self.outbox()
+        box.channel_open(X, 0, 0.0)
+        parcel, _ = submit(box, size=self.LARGE)
+        assert box.channel_lost(1.0, grace=True) == []
+        assert box.handle_timer(1.0 + RECONNECT_GRACE, relay_up=True) == []
+        assert direct(box.channel_open(X, 0, 2.0)) == [1]
+        box.channel_lost(3.0, grace=True)
+        # Another one does not get it: the first may have executed it.
+        assert self.refused(box.channel_open(Y, 0, 4.0)) == [1]
+        assert parcel.inc == X
+
+    def test_a_channel_that_does_not_come_back(self) -> None:
+        box = self.outbox()
+        box.channel_open(X, 0, 0.0)
+        parcel, _ = submit(box, size=self.LARGE)
+        assert self.refused(box.channel_lost(1.0, grace=False)) == [1]
+        assert parcel.inc == X
+
+    def test_an_incarnation_that_has_not_taken_it(self) -> None:
+        box = self.outbox()
+        box.channel_open(X, 0, 0.0)
+        parcel, _ = submit(box, size=self.LARGE)
+        assert self.refused(box.channel_lost(1.0, grace=False, ended=True)) == [1]
+        assert parcel.inc == 0
+
+
+class TestTakeBack:
+    def test_what_was_not_sent_to_the_end_makes_room(self) -> None:
+        box = outbox(window=8, size=1000)
+        box.channel_open(X, 0, 0.0)
+        parcel, _ = submit(box, size=5000)
+        second, effects = submit(box)
+        assert effects == []
+        assert direct(box.take_back(parcel, 1.0, unsent=True)) == [2]
+        assert not parcel.kept
+        assert box.taken(2, 1.0) == ([second], [])
+        assert len(box) == 0
+
+    def test_what_was_sent_counts_until_it_is_confirmed(self) -> None:
+        box = outbox(window=8, size=1000)
+        box.channel_open(X, 0, 0.0)
+        parcel, _ = submit(box, size=5000)
+        submit(box)
+        assert box.take_back(parcel, 1.0, unsent=False) == []
+        assert not parcel.kept
+        confirmed, effects = box.taken(1, 1.0)
+        assert confirmed == []
+        assert direct(effects) == [2]
+
+    @pytest.mark.parametrize("unsent", [True, False])
+    def test_what_is_held(self, unsent: bool) -> None:
+        box, (parcel,) = linked(1)
+        box.channel_lost(0.0, grace=True)
+        assert box.take_back(parcel, 0.0, unsent=unsent) == []
+        assert box.channel_open(X, 0, 0.1) == []
+        assert len(box) == 0
+
+    def test_memory_is_given_back_once(self) -> None:
+        box, (parcel,) = linked(1)
+        told = []
+        parcel.lent = told.append
+        parcel.end_loan()
+        parcel.end_loan()
+        assert told == [parcel]
+        assert len(box) == 1

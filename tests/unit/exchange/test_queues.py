@@ -21,8 +21,8 @@ from academy.exchange.connection import RedisConnectionInfo
 from academy.exchange.directory import Directory
 from academy.exchange.keys import Keys, entity_key
 from academy.exchange.mailbox import PROBE, REQUEST, RESPONSE, Entry, make_entry
+from academy.exchange.outbox import QUEUE_LIMIT
 from academy.exchange.queues import NotRegisteredError, Queues, entry_of
-from academy.exchange.router import MESSAGE_LIMIT
 from academy.exchange.secret import NamespaceSecret, new_secret
 from academy.exchange.server import Server, ServerUnavailableError
 from academy.exchange.stream import Mark, Offer, Received
@@ -322,7 +322,7 @@ async def test_a_single_message_is_let_in_whatever_its_size(
 
 
 async def test_the_largest_message_fits_into_an_empty_queue() -> None:
-    assert queues_module.QUEUE_BYTES >= MESSAGE_LIMIT
+    assert queues_module.QUEUE_BYTES >= QUEUE_LIMIT
 
 
 async def test_bytes_are_counted_off_when_they_have_arrived(

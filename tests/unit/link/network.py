@@ -11,15 +11,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 import psutil
 
 from academy.link.address import Addresses, Endpoint
-from academy.link.config import LinkConfig
-from academy.link.connection import Connection
-from academy.link.frame import Buffer
-from academy.link.handshake import VERSION
-from academy.link.node import Node
-from academy.link.peer import Peer
-from academy.link.protocol import Cause
-from academy.link.security import Route, Security
-from academy.link.session import (
+from academy.link.channel import (
     Accepted,
     ChannelKey,
     ChannelOffered,
@@ -28,6 +20,14 @@ from academy.link.session import (
     Taken,
     Told,
 )
+from academy.link.config import LinkConfig
+from academy.link.connection import Connection
+from academy.link.frame import Buffer
+from academy.link.handshake import VERSION
+from academy.link.node import Node
+from academy.link.peer import Peer
+from academy.link.protocol import Cause
+from academy.link.security import Route, Security
 from tests.unit.link.pair import SECRET, channel_key, plain
 
 PATIENCE = 5.0

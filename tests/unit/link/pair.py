@@ -5,11 +5,13 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterable
 
+from academy.link.channel import Accepted, ChannelKey, ChannelOffered
+from academy.link.codec import encode
 from academy.link.config import LinkConfig
-from academy.link.frame import Buffer, Frame, encode
+from academy.link.frame import Buffer, Frame
 from academy.link.handshake import Handshake, Identity, Role, namespace_hash
 from academy.link.protocol import LinkProtocol
-from academy.link.session import Accepted, ChannelKey, ChannelOffered, Session
+from academy.link.session import Session
 
 CLIENT = b"c" * 16
 SERVER = b"s" * 16

@@ -29,10 +29,11 @@ def test_every_value_is_positive(name: str, value: float) -> None:
         ({"suspect_after": 15.0}, "suspect_after < dead_after"),
         ({"handshake_limit": 180}, "181 <= handshake_limit"),
         ({"frame_limit": 500, "chunk": 100}, "handshake_limit <= frame_limit"),
-        ({"chunk": 128 * 1024 + 1}, r"2 \* chunk <= frame_limit"),
-        ({"frame_limit": 1 << 30, "chunk": (2 << 20) + 1}, "chunk <= 2097152"),
-        ({"frame_limit": 1 << 32}, r"frame_limit < 2 \*\* 32"),
-        ({"message_limit": 1 << 32}, r"message_limit < 2 \*\* 32"),
+        ({"chunk": 513 * 1024}, r"2 \* chunk <= frame_limit"),
+        ({"frame_limit": 1 << 29, "chunk": (2 << 20) + 1}, "chunk <= 2097152"),
+        ({"part": (1 << 20) + 1000}, "part <= frame_limit - 32"),
+        ({"frame_limit": 1 << 30}, r"frame_limit < 2 \*\* 30"),
+        ({"message_limit": 1 << 62}, r"message_limit < 2 \*\* 62"),
     ],
 )
 def test_contradictions(values: dict[str, int], text: str) -> None:
@@ -43,11 +44,12 @@ def test_contradictions(values: dict[str, int], text: str) -> None:
 def test_the_limits_themselves_are_valid() -> None:
     LinkConfig(
         handshake_limit=181,
-        frame_limit=(1 << 32) - 1,
+        frame_limit=(1 << 30) - 1,
         chunk=2 << 20,
-        message_limit=(1 << 32) - 1,
+        part=(1 << 30) - 33,
+        message_limit=(1 << 62) - 1,
     )
-    LinkConfig(handshake_limit=512, frame_limit=512, chunk=256)
+    LinkConfig(handshake_limit=512, frame_limit=512, chunk=256, part=480)
 
 
 def test_it_is_frozen() -> None:

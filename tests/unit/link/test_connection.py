@@ -11,7 +11,7 @@ import pytest
 
 from academy.link.config import LinkConfig
 from academy.link.connection import COPY_BELOW, WRITE_BUFFER, Connection
-from academy.link.frame import Control, Data, Frame
+from academy.link.frame import Control, Data, Filled, Frame, Part
 from academy.link.handshake import Role
 from academy.link.protocol import Cause
 from tests.unit.link.network import PATIENCE, QUICK, Changes, nothing_left
@@ -28,7 +28,10 @@ class Side:
         dialled = role is Role.CLIENT
         self._changes = changes
         self.told: list[str] = []
-        self.frames: list[Frame] = []
+        self.frames: list[Frame | Filled] = []
+        self.place: bytearray | None = None
+        """Where parts are read to, if anywhere."""
+        self.asked: list[int] = []
         self.ends: list[tuple[Cause, str]] = []
         self.peer = b""
         self.connection = Connection(
@@ -44,9 +47,17 @@ class Side:
         self.peer = peer
         self._note(connection, "open")
 
-    def frames_received(self, connection: Connection, frames: Sequence[Frame]) -> None:
+    def frames_received(
+        self, connection: Connection, frames: Sequence[Frame | Filled]
+    ) -> None:
         self.frames += frames
         self._note(connection, f"{len(frames)} frames")
+
+    def room(self, connection: Connection, part: Part, most: int) -> memoryview | None:
+        self.asked.append(most)
+        if self.place is None:
+            return None
+        return memoryview(self.place)[self.placed : self.placed + most]
 
     def suspected(self, connection: Connection, suspected: bool) -> None:
         self._note(connection, "suspected" if suspected else "trusted")
@@ -58,6 +69,13 @@ class Side:
     def link_closed(self, connection: Connection, cause: Cause, reason: str) -> None:
         self.ends.append((cause, reason))
         self._note(connection, "closed")
+
+    @property
+    def placed(self) -> int:
+        """How many bytes of parts have come."""
+        parts = [len(f.data) for f in self.frames if isinstance(f, Part)]
+        filled = [f.size for f in self.frames if isinstance(f, Filled)]
+        return sum(parts) + sum(filled)
 
     def _note(self, connection: Connection, what: str) -> None:
         assert connection is self.connection
@@ -225,7 +243,7 @@ class TestEnd:
     async def test_abort_drops_what_waits(self, open_line: Open) -> None:
         line = await open_line()
         line.server.transport.pause_reading()
-        line.client.connection.send([Data(1, n, [LARGE]) for n in range(20)])
+        line.client.connection.send([Data(1, n, [LARGE]) for n in range(200)])
         assert line.client.transport.get_write_buffer_size()
         line.client.connection.abort()
         assert not line.client.transport.get_write_buffer_size()
@@ -271,6 +289,54 @@ class TestFlow:
         await line.until(lambda: len(line.server.frames) == sent)
         assert "writable" in line.client.told
         assert not client.paused
+
+
+class TestParts:
+    SIZE = 600_000
+
+    def whole(self, side: Side) -> bytes:
+        """Return the bytes of the parts that have come, wherever they were put."""
+        place, found = side.place or bytearray(), bytearray()
+        for frame in side.frames:
+            if isinstance(frame, Filled):
+                found += place[len(found) : len(found) + frame.size]
+            elif isinstance(frame, Part):
+                found += frame.data
+        return bytes(found)
+
+    @pytest.mark.parametrize("direct", [True, False])
+    async def test_a_large_part(self, open_line: Open, direct: bool) -> None:
+        line = await open_line()
+        data = bytes(range(256)) * (self.SIZE // 256)
+        if direct:
+            line.server.place = bytearray(len(data))
+        parts: list[Frame] = [Part(1, 7, False, data), Part(1, 7, True, b"end")]
+        line.client.connection.send([*parts, Control(b"then")])
+        await line.until(lambda: Control(b"then") in line.server.frames)
+        assert any(isinstance(f, Filled) for f in line.server.frames) is direct
+        assert line.server.asked
+        *_, last, control = line.server.frames
+        assert isinstance(last, Part)
+        assert last.last
+        assert control == Control(b"then")
+        assert line.server.placed == len(data) + 3
+        if direct:
+            assert self.whole(line.server) == data + b"end"
+
+    async def test_when_all_is_written(self, open_line: Open) -> None:
+        line = await open_line()
+        assert line.client.connection.drained
+        line.client.connection.drain()
+        assert not line.client.connection.paused
+        line.server.transport.pause_reading()
+        while line.client.connection.drained:
+            line.client.connection.send([Part(1, 7, True, bytes(WRITE_BUFFER // 2))])
+        assert not line.client.connection.drained
+        line.client.connection.drain()
+        assert line.client.connection.paused
+        line.server.transport.resume_reading()
+        await line.until(lambda: "writable" in line.client.told)
+        assert line.client.connection.drained
 
 
 class TestSilence:

@@ -2,13 +2,16 @@ from __future__ import annotations
 
 import struct
 import uuid
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from academy.link.codec import ack_size, encode, parse
 from academy.link.frame import (
     LARGEST_NUMBER,
+    Abort,
     Ack,
     Buffer,
     Bye,
@@ -23,10 +26,8 @@ from academy.link.frame import (
     Pong,
     Refused,
     RemoteProtocolError,
-    ack_size,
-    encode,
-    parse,
 )
+from tests.unit.link.pair import plain
 
 CHANNELS = st.integers(0, 2**32 - 1)
 NUMBERS = st.integers(1, LARGEST_NUMBER)
@@ -36,6 +37,7 @@ FRAMES: st.SearchStrategy[Frame] = st.one_of(
     st.builds(Opened, CHANNELS, NUMBERS, st.integers(0, LARGEST_NUMBER)),
     st.builds(Refused, CHANNELS, st.integers(0, 255)),
     st.builds(Data, CHANNELS, NUMBERS, SEGMENTS),
+    st.builds(Abort, CHANNELS, NUMBERS),
     st.builds(Part, CHANNELS, NUMBERS, st.booleans(), st.binary(min_size=1)),
     st.builds(Ack, st.lists(st.tuples(CHANNELS, NUMBERS)).map(tuple)),
     st.builds(Ping),
@@ -107,12 +109,15 @@ def test_large_pieces_are_not_copied() -> None:
     assert encode(Control(large))[1] is large
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 4])
-def test_types_of_received_segments(count: int) -> None:
-    frame = parse_body(joined(Data(1, 1, [b"a"] * count))[4:])
+@given(st.lists(st.sampled_from([bytes, bytearray, memoryview]), max_size=5))
+def test_types_of_segments(types: list[Any]) -> None:
+    segments = [kind(bytes([i])) for i, kind in enumerate(types)]
+    frame = parse_body(joined(Data(1, 1, segments))[4:])
     assert isinstance(frame, Data)
-    expected = [bytes, bytes, bytearray, bytearray]
-    assert [type(s) for s in frame.segments] == expected[:count]
+    assert [type(s) for s in frame.segments] == types
+    assert plain(frame.segments) == plain(segments)
+    for segment in frame.segments:
+        assert type(segment) is not memoryview or not segment.readonly
 
 
 @pytest.mark.parametrize("count", [0, 1, 15, 16, 1000])
@@ -134,7 +139,8 @@ def test_any_number_of_segments(count: int) -> None:
         (struct.pack("!BIQHI", 4, 1, 1, 1, 0xFFFFFFFF), "do not add up"),
         (struct.pack("!BIQH", 4, 1, 0, 0), "number 0"),
         (struct.pack("!BIQH", 4, 1, 2**53, 0), "number 9007199254740992"),
-        (struct.pack("!BIQB", 5, 1, 1, 0), "it is cut off"),
+        (struct.pack("!BIQHI", 4, 1, 1, 1, 3 << 30), "a segment of kind 3"),
+        (struct.pack("!BIQ", 5, 1, 1), "type 5"),
         (struct.pack("!BIQBB", 5, 1, 1, 2, 0), "2 for a truth value"),
         (struct.pack("!BIQBB", 5, 1, 2**53, 1, 0), "number"),
         (struct.pack("!BIQ", 6, 1, 2**53), "a number out of range"),

@@ -264,8 +264,8 @@ def test_other_protocols_and_versions() -> None:
     hello = client().start()
     with pytest.raises(HandshakeError, match="does not speak this protocol"):
         server().receive(b"HTTP" + hello[4:])
-    with pytest.raises(HandshakeError, match="speaks version 2, this side 1"):
-        server().receive(hello[:4] + b"\x02" + hello[5:])
+    with pytest.raises(HandshakeError, match="speaks version 1, this side 2"):
+        server().receive(hello[:4] + b"\x01" + hello[5:])
 
 
 @given(st.integers(0, 2), st.data())

@@ -14,6 +14,7 @@ from tests.unit.link.pair import channel_key
 CONFIG = LinkConfig(
     frame_limit=1024,
     chunk=256,
+    part=256,
     message_limit=4096,
     parts_limit=2000,
     window_messages=2,
@@ -120,9 +121,9 @@ def test_unfinished_messages_of_a_session() -> None:
     unfinished = Unfinished(1000)
     channels = [incoming(unfinished=unfinished) for _ in range(5)]
     for channel in channels[:3]:
-        channel.receive_part(parts(5, bytes(600))[0])  # weighs 320
+        channel.receive_part(parts(5, bytes(250))[0])  # weighs 326
     with pytest.raises(RemoteProtocolError, match="too many unfinished messages"):
-        channels[3].receive_part(parts(5, bytes(600))[0])
+        channels[3].receive_part(parts(5, bytes(250))[0])
 
 
 def test_finished_and_dropped_messages_make_room() -> None:

@@ -12,10 +12,10 @@ import pytest
 
 from academy.link import gate as gate_module
 from academy.link import node as node_module
+from academy.link.channel import Received, Taken, Told
 from academy.link.config import LinkConfig
 from academy.link.frame import Ack, Control
 from academy.link.protocol import Cause
-from academy.link.session import Received, Taken, Told
 from tests.unit.link.network import (
     QUICK,
     Mute,
@@ -383,7 +383,7 @@ async def test_large_message_delays_no_small_ones(network: Network) -> None:
     a, b = await network.open(), await network.open()
     await network.link(a, b)
     large, small = await network.channel(a, b), await network.channel(a, b, 1)
-    text = bytes(range(256)) * (5 << 12)
+    text = bytes(range(256)) * (40 << 12)
     send(a, b, large, 1, b"head", text)
     sent = 0
 

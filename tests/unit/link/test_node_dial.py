@@ -113,16 +113,17 @@ class TestCandidates:
     ) -> None:
         """Only one goes on: the other side might take the one that is dropped."""
         waiting: list[tuple[Connection, bytes]] = []
-        data_received = Connection.data_received
+        buffer_updated = Connection.buffer_updated
 
-        def both(self: Connection, data: bytes) -> None:
-            waiting.append((self, data))
+        def both(self: Connection, nbytes: int) -> None:
+            waiting.append((self, bytes(self._buffer[:nbytes])))
             if len(waiting) == 2:
                 for connection, data in waiting:
-                    data_received(connection, data)
+                    connection._buffer[: len(data)] = data
+                    buffer_updated(connection, len(data))
 
         monkeypatch.setattr(node_module, "STAGGER", 0.0)
-        monkeypatch.setattr(Dialled, "data_received", both)
+        monkeypatch.setattr(Dialled, "buffer_updated", both)
         a, b = await network.open(), await network.open()
         await b.add_port(0)
         dial(a, b, "tcp")

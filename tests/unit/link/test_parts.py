@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import struct
 from collections.abc import Sequence
 
@@ -7,51 +8,97 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from academy.link.frame import Buffer, Part
-from academy.link.parts import Assembly, PartQueue, cut, weigh
+from academy.link.frame import Buffer, LocalProtocolError, Part, RemoteProtocolError
+from academy.link.parts import TAIL, Assembly, PartQueue, check_size, cut, weigh
+from academy.segment import make_table
+from tests.unit.link.pair import plain
 
 SEGMENTS = st.lists(st.binary(max_size=60), max_size=12)
+TYPED = st.lists(
+    st.tuples(st.sampled_from([bytes, bytearray, memoryview]), st.binary(max_size=60)),
+    max_size=12,
+).map(lambda found: [kind(data) for kind, data in found])
 LIMIT = 10_000
 
 
-def assembled(parts: Sequence[Buffer], limit: int = LIMIT) -> list[bytes | bytearray]:
-    assembly = Assembly(1, limit)
+def ignore(before: int, after: int) -> None:
+    """Keep no account."""
+
+
+def assembled(parts: Sequence[Buffer], limit: int = LIMIT) -> list[Buffer]:
+    assembly = Assembly(1, limit, ignore)
     for part in parts:
         assembly.add(part)
     return assembly.finish()
 
 
-@given(SEGMENTS, st.integers(1, 200))
-def test_round_trip(segments: list[bytes], size: int) -> None:
+@given(TYPED, st.integers(1, 200))
+def test_round_trip(segments: list[Buffer], size: int) -> None:
     parts = list(cut(segments, size))
-    assert all(len(p) == size for p in parts[:-1])
-    assert 0 < len(parts[-1]) <= size
+    assert all(0 < len(p) <= size for p in parts)
     found = assembled(parts)
-    assert found == segments
-    assert [type(s) for s in found] == [bytes] * len(found[:2]) + [bytearray] * len(
-        found[2:]
-    )
+    assert plain(found) == plain(segments)
+    assert [type(s) for s in found] == [type(s) for s in segments]
 
 
-@given(SEGMENTS, st.integers(1, 200), st.integers(1, 200))
+@given(TYPED, st.integers(1, 200), st.integers(1, 200))
 def test_the_sizes_of_parts_do_not_matter(
-    segments: list[bytes], size: int, other: int
+    segments: list[Buffer], size: int, other: int
 ) -> None:
     stream = b"".join(cut(segments, size))
     parts = [stream[i : i + other] for i in range(0, len(stream), other)]
-    assert assembled(parts) == segments
+    assert plain(assembled(parts)) == plain(segments)
+
+
+@given(TYPED, st.lists(st.tuples(st.booleans(), st.integers(1, 50)), min_size=1))
+def test_pieces_may_be_read_to_their_place(
+    segments: list[Buffer], steps: list[tuple[bool, int]]
+) -> None:
+    stream = memoryview(b"".join(cut(segments, 1000)))
+    assembly = Assembly(1, LIMIT, ignore)
+    for direct, size in itertools.cycle(steps):
+        if not stream:
+            break
+        room = assembly.room(min(size, len(stream))) if direct else None
+        if room is None:
+            assembly.add(stream[:size])
+            stream = stream[size:]
+        else:
+            room[:] = stream[: len(room)]
+            assembly.advance(len(room))
+            stream = stream[len(room) :]
+    assert plain(assembly.finish()) == plain(segments)
+
+
+def test_the_last_byte_is_never_read_to_its_place() -> None:
+    """Or the reader might still hold on to the memory of a segment that is done."""
+    assembly = Assembly(1, LIMIT, ignore)
+    assert assembly.room(10) is None
+    (part,) = cut([bytes(10)], 1000)
+    assembly.add(part[:-5])
+    for missing in (4, 3, 2, 1):
+        room = assembly.room(100)
+        assert room is not None
+        assert len(room) == missing
+        assembly.advance(1)
+    assert assembly.room(100) is None
+    with pytest.raises(ValueError, match="more than its memory"):
+        assembly.advance(1)
+    assembly.add(b"\0")
+    assert assembly.finish() == [bytes(10)]
 
 
 def test_large_segments_are_not_copied() -> None:
     large = bytearray(1000)
-    pieces = [p for p in cut([b"head", large], 100) if isinstance(p, memoryview)]
-    assert len(pieces) >= 9
-    assert all(piece.obj is large for piece in pieces)
+    *_, last = pieces = list(cut([b"head", large], 100))
+    assert [len(piece) for piece in pieces] == [4 + 2 * 8 + 4, *[100] * 10]
+    assert all(type(p) is memoryview and p.obj is large for p in pieces[1:])
+    assert len(last) == 100
 
 
 def test_what_is_assembled_is_a_copy() -> None:
     buffer = bytearray(b"".join(cut([b"a", b"b", b"ccc"], 1000)))
-    assembly = Assembly(1, LIMIT)
+    assembly = Assembly(1, LIMIT, ignore)
     assembly.add(memoryview(buffer))
     buffer[:] = b"?" * len(buffer)
     assert assembly.finish() == [b"a", b"b", b"ccc"]
@@ -61,13 +108,31 @@ def test_what_is_assembled_is_a_copy() -> None:
 def test_the_weight_grows_up_to_that_of_the_message(
     segments: list[bytes], size: int
 ) -> None:
-    assembly = Assembly(1, LIMIT)
-    weights = []
+    grown = [0]
+
+    def account(before: int, after: int) -> None:
+        assert before == grown[-1]
+        grown.append(after)
+
+    assembly = Assembly(1, LIMIT, account)
     for part in cut(segments, size):
         assembly.add(part)
-        weights.append(assembly.weight)
-    assert weights == sorted(weights)
-    assert weights[-1] == weigh(segments) + 4 * (1 + len(segments))
+        assert assembly.weight == grown[-1]
+    assert grown == sorted(grown)
+    assert grown[-1] == weigh(segments) + 4 + 8 * len(segments)
+
+
+def test_memory_counts_before_it_is_taken() -> None:
+    """A peer that lies about sizes is stopped before anything is allocated."""
+
+    def account(before: int, after: int) -> None:
+        if after > 5000:
+            raise RemoteProtocolError("too many")
+
+    assembly = Assembly(1, 1 << 62, account)
+    with pytest.raises(RemoteProtocolError):
+        assembly.add(make_table([b"x" * 6000]) + b"x")
+    assert assembly._slot is None
 
 
 def test_weight_of_a_message() -> None:
@@ -101,9 +166,9 @@ def test_random_parts(parts: list[bytes]) -> None:
 
 
 def test_limit_of_bytes_counts_before_they_come() -> None:
-    assembly = Assembly(1, 1000)
+    assembly = Assembly(1, 1000, ignore)
     with pytest.raises(ValueError, match="larger than allowed"):
-        assembly.add(struct.pack("!III", 2, 900, 101) + bytes(901))
+        assembly.add(struct.pack("!IQQ", 2, 900, 101) + bytes(901))
     assert assembled(list(cut([bytes(900), bytes(100)], 64)), limit=1000)
 
 
@@ -113,10 +178,9 @@ def test_limit_of_segments() -> None:
         assembled(list(cut([b""] * 11, 64)), limit=640)
 
 
-def test_nothing_is_allocated_from_a_length() -> None:
-    assembly = Assembly(1, 1 << 32)
-    assembly.add(struct.pack("!II", 1, 0xFFFFFFFF) + b"abc")
-    assert assembly._open.__sizeof__() < 200
+def test_a_segment_of_an_unknown_kind() -> None:
+    with pytest.raises(ValueError, match="kind 3"):
+        assembled([struct.pack("!IQ", 1, 3 << 62)])
 
 
 def messages(parts: Sequence[Part]) -> list[tuple[int, int]]:
@@ -129,12 +193,12 @@ def test_parts_of_channels_go_in_turn() -> None:
         queue.add(channel, 5, [bytes(22)])
     assert queue
     assert 2 in queue.messages
-    assert [p.channel for p in queue.take(10_000)] == [1, 2, 3] * 3
+    assert [p.channel for p in queue.take(10_000)] == [1, 2, 3] * 5
     assert not queue.messages
 
 
 def test_messages_of_a_channel_keep_their_order() -> None:
-    queue = PartQueue(size=10, limit=1000)
+    queue = PartQueue(size=20, limit=1000)
     queue.add(1, 5, [bytes(12)])
     queue.add(1, 6, [b"x"])
     queue.add(2, 1, [b"y"])
@@ -145,12 +209,12 @@ def test_messages_of_a_channel_keep_their_order() -> None:
 
 
 def test_the_budget_is_kept_to_the_part() -> None:
-    queue = PartQueue(size=10, limit=1000)
-    queue.add(1, 1, [bytes(100)])
+    queue = PartQueue(size=20, limit=1000)
+    queue.add(1, 1, [bytes(200)])
     assert len(queue.take(0)) == 0
     assert len(queue.take(1)) == 1
-    assert len(queue.take(20)) == 2
-    assert len(queue.take(21)) == 3
+    assert len(queue.take(40)) == 2
+    assert len(queue.take(41)) == 3
 
 
 def test_only_so_many_messages_are_begun() -> None:
@@ -176,7 +240,7 @@ def test_a_message_above_the_limit_goes_alone() -> None:
     queue.add(1, 1, [bytes(100)])
     queue.add(2, 1, [b"small"])
     order = [p.channel for p in queue.take(100_000)]
-    assert order == [1] * 11 + [2, 2]
+    assert order == [1] * 12 + [2, 2]
 
 
 def test_dropping_a_channel_makes_room() -> None:
@@ -219,7 +283,9 @@ def test_any_interleaving_joins_again(
     assemblies: dict[int, Assembly] = {}
     found: dict[int, list[tuple[int, list[bytes | bytearray]]]] = {}
     for part in parts:
-        assembly = assemblies.setdefault(part.channel, Assembly(part.seq, LIMIT))
+        assembly = assemblies.setdefault(
+            part.channel, Assembly(part.seq, LIMIT, ignore)
+        )
         assert assembly.seq == part.seq
         assembly.add(part.data)
         assert sum(a.weight for a in assemblies.values()) <= max(limit, assembly.weight)
@@ -231,3 +297,76 @@ def test_any_interleaving_joins_again(
         mine = [(s, segs) for s, (c, segs) in enumerate(sent, 1) if c == channel]
         assert found[channel] == mine
     assert sum(map(len, found.values())) == len(sent)
+
+
+class TestLentMemory:
+    SIZE = 4 * TAIL
+
+    def queue(self, text: bytearray) -> PartQueue:
+        queue = PartQueue(self.SIZE, 1 << 30)
+        queue.add(1, 1, [b"head", text], lent=True)
+        return queue
+
+    @pytest.mark.parametrize("more", [-1, 0, 1, TAIL, TAIL + 1])
+    def test_the_last_part_is_a_small_copy(self, more: int) -> None:
+        text = bytearray(range(256)) * (TAIL // 32) + bytearray(abs(more))
+        queue = self.queue(text)
+        parts: list[Part] = []
+        while queue.messages:
+            parts += queue.take(1)
+        assert [part.last for part in parts] == [False] * (len(parts) - 1) + [True]
+        assert type(parts[-1].data) is bytes
+        assert len(parts[-1].data) <= TAIL
+        assert assembled([p.data for p in parts], 1 << 30) == [b"head", text]
+
+    def test_the_last_part_waits_until_the_others_are_written(self) -> None:
+        queue = self.queue(bytearray(2 * self.SIZE))
+        queue.add(2, 1, [bytes(self.SIZE)])
+        parts = queue.take(1 << 30)
+        assert queue.waits_for_end
+        assert not any(part.last for part in parts if part.channel == 1)
+        # Nothing large goes meanwhile: it would put that off.
+        assert queue.take(1 << 30, drained=False) == []
+        first, *_ = queue.take(1 << 30)
+        assert (first.channel, first.last) == (1, True)
+        assert not queue.messages
+
+    def test_taken_back_before_it_was_begun(self) -> None:
+        queue = self.queue(bytearray(self.SIZE))
+        queue.add(1, 2, [b"next"])
+        assert queue.take_back(1, 1) is False
+        assert messages(queue.take(1 << 30)) == [(1, 2)]
+        assert not queue.messages
+
+    def test_taken_back_behind_another(self) -> None:
+        queue = PartQueue(self.SIZE, 1 << 30)
+        queue.add(1, 1, [b"first"])
+        queue.add(1, 2, [bytearray(self.SIZE)], lent=True)
+        assert queue.take_back(1, 2) is False
+        assert messages(queue.take(1 << 30)) == [(1, 1)]
+
+    def test_taken_back_amid_its_parts(self) -> None:
+        queue = PartQueue(self.SIZE, 2 * self.SIZE)
+        queue.add(1, 1, [bytearray(2 * self.SIZE)], lent=True)
+        queue.add(1, 2, [b"next"])
+        queue.add(2, 1, [bytearray(self.SIZE)])
+        queue.take(1)
+        assert queue.take_back(1, 1) is True
+        assert queue.take_back(1, 1) is None
+        found = queue.take(1 << 30)
+        assert {(1, 2), (2, 1)} == set(messages(found))
+        assert not queue.messages
+        assert queue._begun == 0
+
+    def test_too_late(self) -> None:
+        queue = self.queue(bytearray(10))
+        queue.take(1 << 30)
+        assert queue.take_back(1, 1) is None
+
+
+def test_limit_of_a_message() -> None:
+    check_size([bytes(100)], 100)
+    check_size([b""] * 10, 640)
+    for segments in ([bytes(101)], [b""] * 11):
+        with pytest.raises(LocalProtocolError, match="is too large"):
+            check_size(segments, 100)

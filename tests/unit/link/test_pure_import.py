@@ -28,9 +28,10 @@ from academy.link.config import LinkConfig
 from academy.link.frame import Ack, Data, Part
 from academy.link.handshake import Handshake, Identity, Role, namespace_hash
 from academy.link.protocol import LinkOpen, LinkProtocol
-from academy.link.session import (
-    Accepted, ChannelKey, ChannelOffered, Received, Session, Taken, Told
+from academy.link.channel import (
+    Accepted, ChannelKey, ChannelOffered, Received, Taken, Told
 )
+from academy.link.session import Session
 
 CONFIG = LinkConfig()
 

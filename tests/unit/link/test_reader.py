@@ -110,3 +110,66 @@ def test_a_large_frame_in_small_pieces_costs_linear_time() -> None:
     assert len(found) == 1
     # 65,536 pieces: copying what is there with each of them would be 32 GiB.
     assert time.process_time() - start < 3.0
+
+
+HEAD = struct.pack("!BIQB", 5, 1, 1, 1)
+
+
+def pieces(reader: FrameReader, data: Buffer) -> list[tuple[bytes, int]]:
+    """Return what is given out, each with what is missing after it."""
+    found = []
+    for body, start, end in reader.feed(data):
+        found.append((bytes(body[start:end]), reader.rest))
+    return found
+
+
+@given(st.lists(st.integers(0, 60), max_size=6), st.data())
+def test_parts_come_in_pieces(sizes: list[int], data: st.DataObject) -> None:
+    """Wherever the stream is cut, also within the heads of parts."""
+    bodies = [HEAD + bytes([i]) * size for i, size in enumerate(sizes)]
+    bodies = [b for body in bodies for b in (body, b"small")]
+    stream = framed(*bodies)
+    cuts = data.draw(st.lists(st.integers(0, len(stream))))
+    reader = FrameReader(100)
+    reader.gives_pieces = True
+    found: list[bytes] = []
+    rest = 0
+    for start, end in itertools.pairwise([0, *sorted(cuts), len(stream)]):
+        for piece, missing in pieces(reader, stream[start:end]):
+            if rest:
+                assert missing == rest - len(piece)
+                found[-1] += piece
+            else:
+                assert len(piece) >= len(HEAD) or piece == b"small"
+                found.append(piece)
+            rest = missing
+    assert found == bodies
+    assert (rest, reader.pending) == (0, 0)
+
+
+def test_nothing_is_kept_of_a_part() -> None:
+    reader = FrameReader(1 << 30)
+    reader.gives_pieces = True
+    length = struct.pack("!I", len(HEAD) + 1000)
+    assert pieces(reader, length + HEAD[:5]) == []
+    assert reader.pending == 9
+    assert pieces(reader, HEAD[5:]) == [(HEAD, 1000)]
+    assert pieces(reader, b"x" * 300) == [(b"x" * 300, 700)]
+    assert reader.pending == 0
+    reader.rest -= 699  # was read elsewhere
+    assert pieces(reader, b"y" + framed(b"next")) == [(b"y", 0), (b"next", 0)]
+
+
+def test_pieces_are_not_copied() -> None:
+    reader = FrameReader(1 << 30)
+    reader.gives_pieces = True
+    assert pieces(reader, struct.pack("!I", len(HEAD) + 1000) + HEAD) == [(HEAD, 1000)]
+    data = bytearray(500)
+    ((body, start, end),) = reader.feed(data)
+    assert body is data
+    assert (start, end) == (0, 500)
+
+
+def test_no_pieces_before_the_peer_has_proved_itself() -> None:
+    reader = FrameReader(1 << 30)
+    assert pieces(reader, struct.pack("!I", len(HEAD) + 1000) + HEAD) == []

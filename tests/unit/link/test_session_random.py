@@ -8,13 +8,16 @@ from collections.abc import Iterator
 from hypothesis import given
 from hypothesis import strategies as st
 
+from academy.link.channel import ChannelKey, Received
+from academy.link.codec import parse
 from academy.link.config import LinkConfig
-from academy.link.frame import Frame, RemoteProtocolError, parse
+from academy.link.frame import Frame, RemoteProtocolError
 from academy.link.reader import FrameReader
-from academy.link.session import ChannelKey, Received
 from tests.unit.link.pair import Pair, channel_key, plain, wire
 
-SMALL = LinkConfig(frame_limit=1024, chunk=256, message_limit=4096, parts_limit=2048)
+SMALL = LinkConfig(
+    frame_limit=1024, chunk=256, part=256, message_limit=4096, parts_limit=2048
+)
 
 
 def frames_of(data: bytes) -> Iterator[Frame]:
