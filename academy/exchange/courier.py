@@ -346,6 +346,8 @@ class Courier:
 
     def _fire(self, line: Line) -> None:
         line.timer = None
+        if line.outbox.incarnation == 0:
+            self.seek(line)
         up = not self._queues.away
         effects = line.outbox.handle_timer(self._loop.time(), relay_up=up)
         self._run(line, effects)

@@ -145,7 +145,11 @@ class Links:
     # Finding
 
     def seek(self, line: Line) -> None:
-        """Link to the process that has the destination of a line, if that is known."""
+        """Link to the process that has the destination of a line.
+
+        Meanwhile messages wait, for a moment: the queue would cost them, and the server,
+        much more than that. They go there as soon as nobody is found.
+        """
         dest = line.dest.uid
         process = self._where.get(dest)
         if process is not None:
@@ -154,6 +158,7 @@ class Links:
         now = self._loop.time()
         if self._seeking.get(dest, 0.0) <= now:
             self._seeking[dest] = now + SEEK_PAUSE
+            line.outbox.expect(now)
             self._tasks.spawn(self._locate(line.dest), name=f"locate-{line.dest}")
 
     def forget(self, dest: uuid.UUID) -> None:

@@ -36,9 +36,10 @@ SLOW = 2.0
 """Seconds for which nothing waits like that again: the consumer does not keep up."""
 QUEUE_LIMIT = 64 << 20
 """Bytes of the largest message that goes through the queue on the server."""
-DIRECT_TIMEOUT = 5.0
+DIRECT_TIMEOUT = 10.0
 """Seconds that what is too large for the queue waits for a channel. To find the process
-takes one round trip to the server, and to connect to it 3 s at most."""
+takes one round trip to the server, and to connect to it 3 s at most; but the process may
+be starting."""
 UNREACHABLE_TIMEOUT = 21.0
 """Seconds that messages wait for a way while the server is away, too. With the six that
 it takes to notice a silent peer, and three for a silent server, that makes 30."""
@@ -235,8 +236,10 @@ class Outbox:
         return self._pump(now)
 
     def no_channel(self, now: float) -> list[Effect]:
-        """Note that there is nobody to have a channel to, and wait for none."""
-        self._direct_until = 0.0
+        """Note that there is nobody to have a channel to now.
+
+        What is too large for the queue waits on, for somebody may be about to come.
+        """
         if self.incarnation:
             return []
         self._wait(None)

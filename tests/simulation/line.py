@@ -78,6 +78,7 @@ class Line:
         if not now and (self.peer is not None or self.clock.now < self.not_before):
             return
         self.not_before = self.clock.now + SEEK_PAUSE
+        self.outbox.expect(self.clock.now)
         self.process.commands.call(
             "resolve", self.dest, self.process.uid, done=self._found, timeout=5.0
         )

@@ -557,12 +557,20 @@ class TestTooLargeForTheQueue:
     def test_nobody_to_have_a_channel_to(self) -> None:
         box = self.outbox()
         parcel, _ = submit(box, size=self.LARGE)
-        assert self.refused(box.no_channel(1.0)) == [1]
-        assert parcel.inc == 0
-        assert box.next_timer() is None
-        box.channel_open(X, 0, 1.0)
-        assert box.no_channel(2.0) == []
+        assert box.no_channel(1.0) == []
+        assert parcel.kept
+        assert box.next_timer() is not None
+        # Somebody has come.
+        assert direct(box.channel_open(X, 0, 2.0)) == [1]
+        assert box.no_channel(3.0) == []
         assert box.is_direct
+
+    def test_what_is_small_does_not_wait_for_nobody(self) -> None:
+        box = self.outbox()
+        box.expect(0.0)
+        assert submit(box)[1] == []
+        assert appends(box.no_channel(0.1)) == [(1, 0)]
+        assert box.next_timer() is None
 
     def test_it_waits_for_what_is_in_the_queue(self) -> None:
         box = self.outbox()
