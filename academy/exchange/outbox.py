@@ -36,9 +36,9 @@ SLOW = 2.0
 """Seconds for which nothing waits like that again: the consumer does not keep up."""
 QUEUE_LIMIT = 64 << 20
 """Bytes of the largest message that goes through the queue on the server."""
-DIRECT_TIMEOUT = 5.0
-"""Seconds that what is too large for the queue waits for a channel. To find the process
-takes one round trip to the server, and to connect to it 3 s at most."""
+DIRECT_TIMEOUT = 10.0
+"""Seconds that what is too large for the queue waits for a channel: as long as it may
+take a process that has just been launched."""
 UNREACHABLE_TIMEOUT = 21.0
 """Seconds that messages wait for a way while the server is away, too. With the six that
 it takes to notice a silent peer, and three for a silent server, that makes 30."""
@@ -230,14 +230,6 @@ class Outbox:
         self._wait(now + RECONNECT_GRACE if grace else None)
         if grace and any(p.size > self._queue_limit for p in self._held):
             self._await_channel(now)
-        return self._pump(now)
-
-    def no_channel(self, now: float) -> list[Effect]:
-        """Note that there is nobody to have a channel to, and wait for none."""
-        self._direct_until = 0.0
-        if self.incarnation:
-            return []
-        self._wait(None)
         return self._pump(now)
 
     def taken(self, seq: int, now: float) -> tuple[list[Parcel], list[Effect]]:

@@ -20,6 +20,7 @@ from academy.exchange import router as router_module
 from academy.exchange.bound import BoundMailbox
 from academy.exchange.engine import Engine
 from academy.exchange.line import Line
+from academy.exchange.stream import REQUESTS
 from academy.message import ActionRequest, ActionResponse, Message
 from tests.unit.exchange.conftest import NewEngine
 from tests.unit.exchange.mail import (
@@ -225,7 +226,10 @@ async def test_the_first_message_waits_for_its_channel(new_engine: NewEngine) ->
 
 
 @pytest.mark.parametrize("direct", [True, False])
-async def test_nobody_can_be_reached(new_engine: NewEngine, direct: bool) -> None:
+async def test_nobody_can_be_reached(
+    new_engine: NewEngine, monkeypatch: pytest.MonkeyPatch, direct: bool
+) -> None:
+    monkeypatch.setattr(outbox_module, "DIRECT_TIMEOUT", 0.2)
     here, there = await new_engine(direct=direct), await new_engine()
     user, agent = await bind_user(here), await bind_agent(there)
     message = request(user, agent, bytes(SIZE))
@@ -238,13 +242,30 @@ async def test_nobody_can_be_reached(new_engine: NewEngine, direct: bool) -> Non
     assert await take(agent) == [1]
 
 
-async def test_an_agent_that_does_not_run(new_engine: NewEngine) -> None:
+async def test_an_agent_that_does_not_run(
+    new_engine: NewEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox_module, "DIRECT_TIMEOUT", 0.2)
     here, there = await new_engine(direct=True), await new_engine(direct=True)
     user, agent = await bind_user(here), await bind_agent(there)
     await there.unbind(agent)
     with pytest.raises(MessageTooLargeError) as caught:
         await post(here, user, request(user, agent, bytes(SIZE)))
     assert caught.value.executed == "no"
+
+
+async def test_an_agent_that_is_about_to_run(new_engine: NewEngine) -> None:
+    here, there = await new_engine(direct=True), await new_engine(direct=True)
+    user, agent = await bind_user(here), await bind_agent(there)
+    uid = agent.uid
+    await there.unbind(agent)
+    sending = asyncio.ensure_future(post(here, user, request(user, agent, bytes(SIZE))))
+    await until(lambda: user.outlets[REQUESTS])
+    line = user.outlets[REQUESTS][uid.uid.int].line
+    await until(lambda: line.timer is not None)
+    again = await bind_agent(there, uid)
+    await sending
+    assert arguments(await again.recv(5)) == (bytes(SIZE),)
 
 
 async def test_a_cut_connection(new_engine: NewEngine) -> None:

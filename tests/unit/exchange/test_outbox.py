@@ -554,16 +554,6 @@ class TestTooLargeForTheQueue:
         assert appends(effects[1:]) == [(2, 0)]
         assert box.next_timer() is None
 
-    def test_nobody_to_have_a_channel_to(self) -> None:
-        box = self.outbox()
-        parcel, _ = submit(box, size=self.LARGE)
-        assert self.refused(box.no_channel(1.0)) == [1]
-        assert parcel.inc == 0
-        assert box.next_timer() is None
-        box.channel_open(X, 0, 1.0)
-        assert box.no_channel(2.0) == []
-        assert box.is_direct
-
     def test_it_waits_for_what_is_in_the_queue(self) -> None:
         box = self.outbox()
         first, _ = submit(box)
