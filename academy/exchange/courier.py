@@ -214,10 +214,6 @@ class Courier:
         self._run(line, line.outbox.channel_open(inc, accepted, self._loop.time()))
         return True
 
-    def not_found(self, line: Line) -> None:
-        """Note that no process has the destination of a line."""
-        self._run(line, line.outbox.no_channel(self._loop.time()))
-
     def taken(self, line: Line, seq: int) -> None:
         """Note what the consumer at the end of a channel has taken."""
         _, effects = line.outbox.taken(seq, self._loop.time())
@@ -253,6 +249,8 @@ class Courier:
         """
         for line in self.lines.outdated(dest, inc):
             line.known = max(line.known, inc)
+            if line.outbox.incarnation == 0 and len(line.outbox):
+                self.seek(line)
             if 0 < line.outbox.incarnation < inc:
                 line.outbox.stop()
                 former = line.outbox.incarnation

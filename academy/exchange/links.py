@@ -174,8 +174,6 @@ class Links:
             logger.debug("%s could not be located: %s", dest, e)
             return
         if found is None:
-            for line in self._lines.to(dest.uid):
-                self._courier.not_found(line)
             return
         process = bytes.fromhex(found.addresses.process)
         self._where[dest.uid] = process
