@@ -33,7 +33,8 @@ LAYERS: dict[int, str] = {
     "threads by_value",
     1: "ownership identifier tag task loop event_loop describe logging.config "
     "link.frame link.folder link.security link.tally embedded.binary "
-    "embedded.directory exchange.client_config exchange.verdict exchange.link_info exchange.deposit",
+    "embedded.directory exchange.client_config exchange.verdict exchange.link_info "
+    "exchange.deposit",
     2: "exception simple_socket embedded.server exchange.keys exchange.credential "
     "logging.recommended logging.helpers logging.configs.base logging.configs.console "
     "logging.configs.file logging.configs.jsonpool logging.configs.multi "

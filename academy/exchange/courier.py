@@ -214,6 +214,10 @@ class Courier:
         self._run(line, line.outbox.channel_open(inc, accepted, self._loop.time()))
         return True
 
+    def not_found(self, line: Line) -> None:
+        """Note that there is no process to talk to directly."""
+        self._run(line, line.outbox.no_channel(self._loop.time()))
+
     def taken(self, line: Line, seq: int) -> None:
         """Note what the consumer at the end of a channel has taken."""
         _, effects = line.outbox.taken(seq, self._loop.time())

@@ -147,8 +147,8 @@ class Links:
     def seek(self, line: Line) -> None:
         """Link to the process that has the destination of a line.
 
-        Meanwhile messages wait, for a moment: the queue would cost them, and the server,
-        much more than that. They go there as soon as nobody is found.
+        Meanwhile messages wait, for a moment: the queue would cost much more than that.
+        They go there as soon as it is known that there is no other way.
         """
         dest = line.dest.uid
         process = self._where.get(dest)
@@ -174,6 +174,8 @@ class Links:
             logger.debug("%s could not be located: %s", dest, e)
             return
         if found is None:
+            for line in self._lines.to(dest.uid):
+                self._courier.not_found(line)
             return
         process = bytes.fromhex(found.addresses.process)
         self._where[dest.uid] = process
@@ -201,10 +203,13 @@ class Links:
         waits = line.peer is not None or self.node.is_dialling(process)
         peer = self._connect(process)
         if peer is None:
-            self.forget(line.dest.uid)
+            # To be located anew, but not for every message.
+            self._where.pop(line.dest.uid, None)
         elif peer.usable:
             self._open(line, peer)
-        if not waits and (line.peer is not None or self.node.is_dialling(process)):
+        if line.peer is None and not self.node.is_dialling(process):
+            self._courier.not_found(line)
+        elif not waits:
             # The way will be open in a moment, or not at all.
             line.outbox.expect(self._loop.time())
 

@@ -38,8 +38,8 @@ QUEUE_LIMIT = 64 << 20
 """Bytes of the largest message that goes through the queue on the server."""
 DIRECT_TIMEOUT = 10.0
 """Seconds that what is too large for the queue waits for a channel. To find the process
-takes one round trip to the server, and to connect to it 3 s at most; but the process may
-be starting."""
+takes one round trip to the server, and to connect to it 3 s at most; but the process
+may be starting."""
 UNREACHABLE_TIMEOUT = 21.0
 """Seconds that messages wait for a way while the server is away, too. With the six that
 it takes to notice a silent peer, and three for a silent server, that makes 30."""

@@ -168,6 +168,8 @@ class Line:
         if self.box.ended or reply is None or reply[0] != "ok":
             return
         _, inc, owner = reply
+        if not owner:
+            self.run(self.outbox.no_channel(self.clock.now))
         if not owner or inc < self.known_inc:
             return
         moved = owner != self.target
@@ -225,8 +227,6 @@ class Line:
         if due != self.timer:
             return
         self.timer = math.inf
-        if not self.outbox.incarnation:
-            self.seek()
         up = not self.process.commands.away
         self.run(self.outbox.handle_timer(self.clock.now, relay_up=up))
 

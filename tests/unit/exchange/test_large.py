@@ -20,7 +20,6 @@ from academy.exchange import router as router_module
 from academy.exchange.bound import BoundMailbox
 from academy.exchange.engine import Engine
 from academy.exchange.line import Line
-from academy.exchange.stream import REQUESTS
 from academy.message import ActionRequest, ActionResponse, Message
 from tests.unit.exchange.conftest import NewEngine
 from tests.unit.exchange.mail import (
