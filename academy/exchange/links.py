@@ -207,11 +207,17 @@ class Links:
             self._where.pop(line.dest.uid, None)
         elif peer.usable:
             self._open(line, peer)
-        if line.peer is None and not self.node.is_dialling(process):
+        hopeful = line.peer is not None or self.node.is_dialling(process)
+        if not hopeful or not (waits or self._is_near(process)):
+            # To another host it takes longer, and may fail: what waits need not.
             self._courier.not_found(line)
-        elif not waits:
+        if hopeful and not waits:
             # The way will be open in a moment, or not at all.
             line.outbox.expect(self._loop.time())
+
+    def _is_near(self, process: bytes) -> bool:
+        theirs = self._addresses.get(process)
+        return theirs is not None and theirs.host == self.mine.host
 
     def _connect(self, process: bytes) -> Peer | None:
         """Return the peer of a process, dialling it if that makes sense."""
