@@ -53,10 +53,6 @@ class NotRegisteredError(ExchangeError):
     """The server does not know the sender's own mailbox: it has lost its data."""
 
 
-class MailboxBusyError(MailboxFullError):
-    """The queue is full, but its owner lives: there may be room soon."""
-
-
 class Queues:
     """Queue operations of one process.
 
@@ -130,8 +126,7 @@ class Queues:
             PeerLostError: It may have been executed by a process that is gone.
             BadEntityIdError: The destination is not registered.
             MailboxTerminatedError: It is closed for good, or the source is.
-            MailboxFullError: Its queue is full, or the server is; a `MailboxBusyError`
-                if its owner lives, so that there may be room soon.
+            MailboxFullError: Its queue is full, or the server is.
             FencedError: The source has a newer owner.
             NotRegisteredError: The server has forgotten the source.
             PeerUnreachableError: The server was away for too long.
@@ -154,9 +149,7 @@ class Queues:
         if outcome[0] == b"full":
             count, size = int(outcome[1]), int(outcome[2])
             detail = f"{count} requests with {size / 2**20:.1f} MiB wait in it"
-            raise (MailboxBusyError if outcome[3] else MailboxFullError)(
-                dest, "no", detail
-            )
+            raise MailboxFullError(dest, "no", detail)
         check_reply(dest, outcome)
         return int(outcome[1])
 

@@ -37,7 +37,7 @@ if seq > tonumber(call('HGET', appended, stream) or '0') then
     if waiting >= cap or (bytes > 0 and after > tonumber(ARGV[15])) then
       call('SADD', refusals, stream .. ' ' .. ARGV[6])
       call('PEXPIRE', refusals, 120000)
-      return {'full', waiting, bytes, alive(uid) and 1 or 0}
+      return {'full', waiting, bytes}
     end
     call('HSET', key, 'qb', us(after))
   end
@@ -56,7 +56,7 @@ if seq > tonumber(call('HGET', appended, stream) or '0') then
   end
 elseif call('SISMEMBER', refusals, stream .. ' ' .. ARGV[6]) == 1 then
   -- A second try of what was refused; only what came behind it found room.
-  return {'full', waiting, bytes, alive(uid) and 1 or 0}
+  return {'full', waiting, bytes}
 end
 watch(dest, ARGV[8])
 if alive(uid) then tell(uid, 'm', dest, '', '') end
