@@ -242,6 +242,7 @@ class Handle(Generic[AgentT_co]):
     async def action(self, action: str, /, *args: Any, **kwargs: Any) -> Any:
         """Call an action and return its result.
 
+        Do not change arguments before the call returns: arrays are not copied first.
         Cancelling returns at once; the agent is asked to cancel the action.
 
         Args:
