@@ -17,8 +17,8 @@ from typing import Any
 
 from academy.link.admission import Admission
 from academy.link.certificate import certificate, client_context
+from academy.link.codec import LENGTH
 from academy.link.config import LinkConfig
-from academy.link.frame import LENGTH
 from academy.link.gate import Visit
 from academy.link.node import Node
 from academy.link.protocol import State

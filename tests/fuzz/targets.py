@@ -16,9 +16,9 @@ from academy.exchange.secret import NamespaceSecret
 from academy.exchange.stream import Mark
 from academy.link.address import Addresses, Endpoint
 from academy.link.channel import ChannelOffered, Received
-from academy.link.codec import encode, parse
+from academy.link.codec import LENGTH, encode, parse
 from academy.link.config import LinkConfig
-from academy.link.frame import LENGTH, Frame, RemoteProtocolError
+from academy.link.frame import Frame, RemoteProtocolError
 from academy.link.handshake import (
     Handshake,
     HandshakeError,
