@@ -195,6 +195,7 @@ class Links:
     def _use(self, line: Line, process: bytes) -> None:
         """Have a line go by the link to a process; dial that if there is none."""
         if process == self.node.process:
+            self._courier.not_found(line)
             return
         if line.process != process:
             self._lines.place(line, process)

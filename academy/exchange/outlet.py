@@ -27,6 +27,11 @@ class Outlet:
         self.line: Any = None
         """Its line to another process, if there is one."""
 
+    @property
+    def busy(self) -> bool:
+        """Whether something is on its way to another process, or waits for a way."""
+        return self.line is not None and len(self.line.outbox) > 0
+
     def closed_gate(self) -> asyncio.Lock:
         """Return the gate, made when it is needed first."""
         if self.gate is None:

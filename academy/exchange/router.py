@@ -19,6 +19,7 @@ from academy.exception import (
 from academy.exchange.bound import BoundMailbox, Delivery
 from academy.exchange.courier import Courier
 from academy.exchange.delivery_failure import failure_body, too_large
+from academy.exchange.line import drained
 from academy.exchange.mailbox import RESPONSE, make_entry
 from academy.exchange.outbox import QUEUE_LIMIT
 from academy.exchange.outlet import Outlet
@@ -132,7 +133,7 @@ class Router:
             if target is None:
                 work = self.courier.submit(box, outlet, message, segments, size, lent)
                 return None if work is None else self._sent_away(dest, work)
-            if target.has(outlet.stream):
+            if not outlet.busy and target.has(outlet.stream):
                 self._deliver(box, target, outlet.stream, message, segments, lane)
                 return None
         return self._send_in_turn(box, outlet, message, segments, size, lent)
@@ -148,7 +149,7 @@ class Router:
     ) -> None:
         """Send a message behind those that wait for the way to become clear."""
         async with outlet.closed_gate():
-            target = await self._caught_up(message.dest, outlet.stream)
+            target = await self._caught_up(outlet)
             box.check_open()
             if target is not None:
                 lane = outlet.stream.lane
@@ -284,19 +285,21 @@ class Router:
             f"The transport of {box.uid} cannot send in the name of {message.src}."
         )
 
-    async def _caught_up(
-        self, dest: EntityId, stream: SendStream
-    ) -> BoundMailbox | None:
-        """Wait until the earlier messages of a stream have left the queue.
+    async def _caught_up(self, outlet: Outlet) -> BoundMailbox | None:
+        """Wait until the earlier messages of a stream have arrived, by the queue.
 
         Returns:
             The mailbox in this process that has them; `None` if there is none, so
             that what follows must be queued behind them.
         """
-        target = self._boxes.get(dest.uid.int)
-        if target is not None and await target.caught_up(stream, BARRIER_TIMEOUT):
-            return target
-        return None
+        target = self._boxes.get(outlet.dest.uid.int)
+        if target is not None and outlet.busy:
+            self.courier.not_found(outlet.line)
+            await drained([outlet.line], BARRIER_TIMEOUT)
+        if target is None or outlet.busy:
+            return None
+        ready = await target.caught_up(outlet.stream, BARRIER_TIMEOUT)
+        return target if ready else None
 
     def _deliver(
         self,

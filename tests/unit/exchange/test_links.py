@@ -20,6 +20,7 @@ from academy.exchange.inlet import Inlet
 from academy.exchange.line import Line
 from academy.exchange.server import ServerUnavailableError
 from academy.exchange.stream import REQUESTS
+from academy.identifier import EntityId
 from academy.link.channel import ChannelKey, Event, Reason, Rejected
 from academy.link.connection import Connection
 from academy.link.peer import Peer
@@ -551,3 +552,23 @@ async def test_only_the_chosen_interface_is_published(
     unknown = Engine(info, namespace, direct=True, interface="nowhere0")
     with pytest.raises(ValueError, match="nowhere0"):
         await unknown.open()
+
+
+async def test_the_destination_turns_up_in_this_process(
+    new_engine: NewEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What waits for a way to another process is not overtaken, and not lost."""
+    here = await new_engine(direct=True)
+    assert here.links is not None
+
+    async def never(dest: EntityId) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(here.links, "_locate", never)
+    user, agent = await bind_user(here), await bind_agent(here)
+    await here.unbind(agent)
+    waiting = asyncio.create_task(send(here, user, agent.uid, 1))
+    await until(lambda: any(len(line.outbox) for line in here.courier.lines.all()))
+    again = await here.bind(agent.uid)
+    await asyncio.gather(waiting, send(here, user, agent.uid, 2, 3))
+    assert await take(again, 3) == [1, 2, 3]
