@@ -220,7 +220,7 @@ class TestActionRequest:
         request = ActionRequest(
             action="f",
             serialization=strategy,
-            packed=pack(arguments, strategy, what="arguments"),
+            packed=pack(arguments, strategy, what="result"),
         )
         with pytest.raises(DeserializationError, match="they are no arguments"):
             request.get_args()
