@@ -208,7 +208,7 @@ class Auditor:
             self._audit_here(box, self._boxes[dest], requests)
             return
         aged: list[Awaited] = []
-        inc = 0
+        inc, began = 0, self._loop.time()
         for lane in (REQUESTS, REPLIES):
             group = [awaited for awaited in requests if awaited.lane == lane]
             if group:
@@ -216,7 +216,7 @@ class Auditor:
                 try:
                     books = await self._directory.audit(dest, stream)
                 except ServerUnavailableError:
-                    self._audit_alone(box, dest, requests)
+                    self._audit_alone(box, dest, requests, began)
                     return
                 aged += self._judge(box, books, group)
                 inc = books.inc
@@ -227,7 +227,7 @@ class Auditor:
             await self._ask(box, dest, inc, aged)
 
     def _audit_alone(
-        self, box: BoundMailbox, dest: EntityId, requests: list[Awaited]
+        self, box: BoundMailbox, dest: EntityId, requests: list[Awaited], began: float
     ) -> None:
         """Audit without the server: who can be reached directly has them still."""
         pair = (box.uid, dest)
@@ -235,7 +235,7 @@ class Auditor:
             self._alone_since.pop(pair, None)
             return
         now = self._loop.time()
-        if now - self._alone_since.setdefault(pair, now) < UNREACHABLE_TIMEOUT:
+        if now - self._alone_since.setdefault(pair, began) < UNREACHABLE_TIMEOUT:
             return
         del self._alone_since[pair]
         for awaited in requests:

@@ -102,8 +102,7 @@ class Courier:
         """
         line = outlet.line or self._open(box, outlet)
         work = line, message, segments, size, lent
-        waiting = self._submit(work)
-        if waiting is not None:
+        if (waiting := self._submit(work)) is not None:
             return self._finish(outlet, work, waiting)
         outlet.stream.known = True
         return None
@@ -215,8 +214,9 @@ class Courier:
         return True
 
     def not_found(self, line: Line) -> None:
-        """Note that there is no process to talk to directly."""
-        self._run(line, line.outbox.no_channel(self._loop.time()))
+        """Let the queue be used, if it is up: there is nobody to talk to directly."""
+        if not self._queues.away:
+            self._run(line, line.outbox.no_channel(self._loop.time()))
 
     def taken(self, line: Line, seq: int) -> None:
         """Note what the consumer at the end of a channel has taken."""

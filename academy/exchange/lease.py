@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from redis.exceptions import RedisError
+from redis.exceptions import ConnectionError, RedisError
 
 from academy.exchange.connection import RedisConnectionInfo, sync_client
 from academy.exchange.server import script
@@ -73,7 +73,11 @@ class Lease:
             redis.exceptions.RedisError: The server did not answer.
         """
         self.value = value
-        await asyncio.to_thread(self._renew)
+        try:
+            await asyncio.to_thread(self._renew)
+        except ConnectionError:
+            # One that breaks just now says nothing yet of the server.
+            await asyncio.to_thread(self._renew)
         self._thread.start()
 
     async def publish(self, value: bytes) -> None:
