@@ -234,8 +234,9 @@ class Auditor:
         if self._courier.lines.reaches(box, dest, 0):
             self._alone_since.pop(pair, None)
             return
-        now = self._loop.time()
-        if now - self._alone_since.setdefault(pair, began) < UNREACHABLE_TIMEOUT:
+        # The first look may have come by one interval later than what it saw.
+        since = self._alone_since.setdefault(pair, began - INTERVAL)
+        if self._loop.time() - since < UNREACHABLE_TIMEOUT:
             return
         del self._alone_since[pair]
         for awaited in requests:
