@@ -206,7 +206,7 @@ class Dispatcher:
 
     def _admit(self, message: Message[Any], body: _Admitted) -> None:
         header = message.header
-        key = header.src.uid.int, header.tag.int
+        key = run_key(header)
         if key in self._running or key in self._kept:
             # Its answer answers both.
             self._unanswered -= 1

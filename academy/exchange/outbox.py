@@ -135,9 +135,7 @@ class Outbox:
         """
         if size is None:
             size = sum(map(len, segments))
-        stream = self.stream
-        stream.seq += 1
-        parcel = Parcel(stream.seq, kind, tag, segments, size, now)
+        parcel = Parcel(self.stream.next(), kind, tag, segments, size, now)
         if self.is_direct and not self._held and self._has_room(size):
             if self._wait_until is not None:
                 self._wait(None)

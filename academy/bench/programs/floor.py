@@ -6,6 +6,7 @@ message must have arrived before it is sent back, so a large one goes one way at
 
 from __future__ import annotations
 
+import abc
 import asyncio
 import collections
 import functools
@@ -78,7 +79,7 @@ class BlockingLine:
 # asyncio: many calls at a time.
 
 
-class Messages(asyncio.BufferedProtocol):
+class Messages(asyncio.BufferedProtocol, abc.ABC):
     """Receives messages of one length: small ones together, a large one by itself."""
 
     AT_ONCE = 1 << 16
@@ -107,9 +108,9 @@ class Messages(asyncio.BufferedProtocol):
             self._buffer[: self._filled - whole] = self._buffer[whole : self._filled]
             self._filled -= whole
 
+    @abc.abstractmethod
     def take(self, messages: bytearray) -> None:
         """Take one message or more that have arrived."""
-        raise NotImplementedError
 
 
 class Answers(Messages):
