@@ -78,6 +78,16 @@ def detach(segments: Sequence[Segment]) -> list[Segment]:
     return [s if type(s) is bytes else copied(s, KINDS[type(s)]) for s in segments]
 
 
+class _Filling(io.BytesIO):
+    """A buffer that may be dropped while it is being filled."""
+
+    def close(self) -> None:
+        """Close it, unless somebody can still write to it."""
+        # The collector finalizes a buffer before its views where both are in a cycle.
+        with contextlib.suppress(BufferError):
+            super().close()
+
+
 class Slot:
     """Memory for a segment whose bytes come one after the other.
 
@@ -104,7 +114,7 @@ class Slot:
         self._given: memoryview | None = None
         if kind == BYTES:
             # It lets its own `bytes` be filled, and gives out the same in the end.
-            self._buffer = io.BytesIO(bytes(size))
+            self._buffer = _Filling(bytes(size))
             self._view = self._buffer.getbuffer()
         elif kind == MEMORY and size >= PAGED:
             self._view = memoryview(_pages(size))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import struct
+import sys
 
 import pytest
 from hypothesis import given
@@ -74,6 +76,22 @@ def test_large_slots(kind: int, size: int) -> None:
 def test_nothing_large_is_filled_with_zeros_at_once(kind: int) -> None:
     slot = Slot(kind, 1 << 31)
     assert len(slot.room(1 << 40)) >= STEP
+
+
+@pytest.mark.parametrize("kind", [BYTES, BYTEARRAY, MEMORY])
+def test_a_slot_may_be_dropped_half_filled(
+    kind: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    complaints: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", complaints.append)
+    slot = Slot(kind, 10)
+    slot.write(memoryview(b"half"))
+    cycle: list[object] = [slot]
+    cycle.append(cycle)
+    del slot, cycle
+    gc.collect()
+    # The collector of CPython 3.13 tells of buffers that cannot be closed.
+    assert not complaints
 
 
 def test_memory_is_writable() -> None:

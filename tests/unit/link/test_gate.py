@@ -24,7 +24,7 @@ from tests.security.strangers import (
 )
 from tests.unit.link.network import Network
 
-PROMPT = 0.2
+PROMPT = 0.5
 """Seconds in which a member is linked, whoever else is there."""
 
 
