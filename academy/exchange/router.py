@@ -19,9 +19,9 @@ from academy.exception import (
 from academy.exchange.bound import BoundMailbox, Delivery
 from academy.exchange.courier import Courier
 from academy.exchange.delivery_failure import failure_body, too_large
+from academy.exchange.flight import QUEUE_LIMIT
 from academy.exchange.line import drained
 from academy.exchange.mailbox import RESPONSE, make_entry
-from academy.exchange.outbox import QUEUE_LIMIT
 from academy.exchange.outlet import Outlet
 from academy.exchange.queues import Queues, entry_of
 from academy.exchange.server import Command

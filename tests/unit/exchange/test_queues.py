@@ -19,9 +19,9 @@ from academy.exchange import queues as queues_module
 from academy.exchange.bound import BoundMailbox, Delivery
 from academy.exchange.connection import RedisConnectionInfo
 from academy.exchange.directory import Directory
+from academy.exchange.flight import QUEUE_LIMIT
 from academy.exchange.keys import Keys, entity_key
 from academy.exchange.mailbox import PROBE, REQUEST, RESPONSE, Entry, make_entry
-from academy.exchange.outbox import QUEUE_LIMIT
 from academy.exchange.queues import NotRegisteredError, Queues, entry_of
 from academy.exchange.secret import NamespaceSecret, new_secret
 from academy.exchange.server import Server, ServerUnavailableError
