@@ -44,8 +44,9 @@ bind: joins = since if inc == closed, else the new incarnation. Also replies sin
     closed, which stay on record.
 
 close: as before. Records closed = inc, since = joins. What is given back counts as
-    appended, so ap[stream] = max(ap[stream], seq); this includes what had arrived
-    directly. The marks include streams that have come on channels only.
+    appended, so ap[stream] = max(ap[stream], seq), and not as refused. This includes
+    what had arrived directly. The marks include streams that have come on channels
+    only.
 
 room(dest): how many requests find room, if the owner lives.
 
@@ -223,6 +224,7 @@ class Server:
         for entry in untaken:
             highest = max(box.appended.get(entry.stream, 0), entry.seq)
             box.appended[entry.stream] = highest
+            box.refused.discard((entry.stream, entry.seq))
         box.back = [e._replace(id=self._next()) for e in (*untaken, *rest)]
         box.owner, box.since, box.closed = b"", box.joins, inc
         self.tell_watchers(box, "c", eid)
