@@ -229,6 +229,7 @@ class Outbox:
         if ended:
             for parcel in self._sent:
                 parcel.inc = 0
+            self._flight.learn(None)  # What was given back needs no room.
         self._hold_sent()
         self.incarnation = 0
         self._stopped = False
@@ -249,11 +250,7 @@ class Outbox:
         return self._pump(now)
 
     def taken(self, seq: int, now: float) -> tuple[list[Parcel], list[Effect]]:
-        """Note a confirmation on the channel.
-
-        Returns:
-            The messages that it confirms, and effects.
-        """
+        """Note a confirmation; return the messages that it confirms, and effects."""
         self._accepted = max(self._accepted, seq)
         confirmed = [p for p in self._sent.confirmed(seq) if p.kept]
         for parcel in confirmed:
@@ -343,8 +340,7 @@ class Outbox:
         if parcel.size > self._queue_limit:
             return False
         # It may have been given back; or was refused by the queue, but has arrived.
-        doubtful = not parcel.fresh and not parcel.inc
-        return slow or doubtful or parcel.seq <= self._accepted
+        return slow or not (parcel.fresh or parcel.inc) or parcel.seq <= self._accepted
 
     def _wait(self, until: float | None) -> None:
         self._wait_until = until
@@ -375,7 +371,9 @@ class Outbox:
         return effects
 
     def _may_append(self, parcel: Parcel) -> bool:
-        return parcel.size > self._queue_limit or self._flight.takes(parcel)
+        # Should the channel get lost, what is on it follows: it must not be overtaken.
+        fits = not self._sent and self._flight.takes(parcel)
+        return fits or parcel.size > self._queue_limit
 
     def _append(self, parcel: Parcel) -> Append | Refuse:
         if parcel.size > self._queue_limit:

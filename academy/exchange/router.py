@@ -111,8 +111,9 @@ class Router:
             FencedError: The mailbox has a newer owner.
             MailboxTerminatedError: The destination, or the sender, is closed for good.
             BadEntityIdError: The destination is not registered.
-            MailboxFullError: The queue of the destination is full, or it is in this
-                process, which holds too much that was not taken.
+            MailboxFullError: The destination is offline and its queue is full, or it is
+                in this process, which holds too much that was not taken.
+            BackpressureTimeout: The destination did not keep up for 30 s.
             PeerUnreachableError: The server was away for too long.
         """
         header = message.header

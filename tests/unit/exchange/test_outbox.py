@@ -580,10 +580,21 @@ class TestNoRoomInTheQueue:
         assert box.channel_open(X, 2, 1.1) == [SendDirect(third)]
         assert box.refused(first, 1.2) == []
         assert box.refused(second, 1.2) == []
-        assert appends(box.room(None, 1.3)) == [(1, X), (2, X)]
+        assert box.room(None, 1.3) == []
+        assert appends(box.taken(3, 1.4)[1]) == [(1, X), (2, X)]
+
+    def test_what_is_on_the_channel_is_not_overtaken(self) -> None:
+        box, (first, second) = self.refused(2)
+        second.fresh = False  # The server was asked for it twice.
+        assert direct(box.channel_open(X, 0, 0.1)) == [1]
+        assert box.room(Room(9, 1 << 20), 0.2) == []
+        assert box.taken(1, 0.3)[0] == [first]
+        assert box.stream.relayed == 2
+        assert second in box._flight
 
     def test_what_may_be_given_back_goes_into_the_queue(self) -> None:
         box, (first,) = linked(1)
+        box._flight.learn(Room(0, 0))  # That was so for the former owner.
         assert appends(box.channel_lost(1.0, grace=False, ended=True)) == [(1, 0)]
         box.refused(first, 1.0)
         assert box.channel_open(Y, 0, 1.1) == []

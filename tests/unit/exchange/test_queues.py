@@ -363,6 +363,22 @@ async def test_what_is_refused_is_not_overtaken(
     assert seqs(await post.queues.take(box)) == [3]
 
 
+async def test_what_is_given_back_was_not_refused(
+    post: Post, user: BoundMailbox, box: BoundMailbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was refused first, and came directly then."""
+    monkeypatch.setattr(queues_module, "QUEUE_CAPACITY", 1)
+    await post.send(user, box.uid, 1)
+    with pytest.raises(NoRoomError):
+        await post.send(user, box.uid, 2)
+    stream = user.open_outlet(box.uid, 0).stream.name
+    message: Message[Any] = Message.create(user.uid, box.uid, PingRequest())
+    back = Delivery(message, stream, 2, encode(message))
+    await post.queues.give_back(box, [back], stall=1.0)
+    await post.send(user, box.uid, 2)
+    assert await post.length(box.uid, "r") == 1
+
+
 async def test_there_is_no_use_to_wait_for_a_server_that_is_away(
     proxy: Proxy, proxied: RedisConnectionInfo, post: Post, box: BoundMailbox
 ) -> None:
