@@ -90,9 +90,8 @@ class Outbox:
     @property
     def is_direct(self) -> bool:
         """Whether the next message would go directly, window permitting."""
-        if not self.incarnation or self._stopped:
-            return False
-        return self._accepted >= self.stream.relayed
+        current = self.incarnation and not self._stopped
+        return bool(current) and self._accepted >= self.stream.relayed
 
     @property
     def unconfirmed(self) -> int:
@@ -201,6 +200,8 @@ class Outbox:
         self._wait(None)
         # What has arrived is not sent again; its confirmation will come.
         while self._held and self._held[0].inc == inc and self._held[0].seq <= accepted:
+            if not self._sent.has_room(self._held[0].size):
+                break
             self._sent.add(self._held.popleft(), inc)
         return self._pump(now)
 
@@ -296,8 +297,7 @@ class Outbox:
 
         Args:
             now: The time.
-            relay_up: Whether the server answers. While it does not, messages wait for
-                a channel.
+            relay_up: Whether the server answers. If not, messages wait for a channel.
         """
         if self._wait_until is None or now < self._wait_until:
             return []
@@ -395,4 +395,6 @@ class Outbox:
         return effects
 
     def _hold_sent(self) -> None:
-        self._held.extendleft(p for p in reversed(self._sent.clear()) if p.kept)
+        # What was refused by the queue may be older.
+        held = [*(p for p in self._sent.clear() if p.kept), *self._held]
+        self._held = collections.deque(sorted(held, key=lambda p: p.seq))
