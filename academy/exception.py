@@ -12,8 +12,8 @@ Exception
 │  │  ├─ PeerLostError                 the process that had the request is gone
 │  │  ├─ PeerUnreachableError          nobody can reach it, nobody can prove it gone
 │  │  ├─ RequestLostError              the agent lives but knows nothing of it
-│  │  ├─ MailboxFullError              its queue is at the limit
-│  │  └─ BackpressureTimeout           the window stayed full until the deadline
+│  │  ├─ MailboxFullError              its queue is full, and it is offline
+│  │  └─ BackpressureTimeout           it did not keep up until the deadline
 │  ├─ MessageTooLargeError
 │  ├─ AuthenticationError              a link was refused
 │  ├─ ForbiddenError                   not this client's to do
@@ -205,13 +205,13 @@ class RequestLostError(DeliveryError):
 
 
 class MailboxFullError(DeliveryError):
-    """The queue of the destination holds as many messages as it may."""
+    """The queue of the destination is full, and nobody is there to take from it."""
 
     _summary = "The mailbox of {uid} is full"
 
 
 class BackpressureTimeout(DeliveryError):
-    """The send window to the destination stayed full until the deadline."""
+    """The way to the destination, or its queue, stayed full until the deadline."""
 
     _summary = "{uid} does not keep up with its messages"
 

@@ -41,7 +41,8 @@ LAYERS: dict[int, str] = {
     "exchange.outlet link.certificate link.handshake link.window link.codec "
     "link.parts link.channel exchange.parcel",
     3: "serialize socket logging logging.configs embedded link.incoming link.reader "
-    "header exchange.connection exchange.acl exchange.version link.outgoing",
+    "header exchange.connection exchange.acl exchange.version link.outgoing "
+    "exchange.flight exchange.unconfirmed",
     4: "error_code runtime_config exchange.secret exchange.cipher exchange.server "
     "exchange.backlog exchange.outbox bench.case "
     "link.protocol link.listener link.session link.gate "
@@ -56,24 +57,25 @@ LAYERS: dict[int, str] = {
     "exchange.bound exchange.directory link.node",
     9: "link.host exchange.base_client exchange.sources exchange.queues exchange.line "
     "exchange.probe exchange.grace",
-    10: "exchange.client exchange.courier",
-    11: "exchange.router exchange.factory",
-    12: "exchange.audit",
-    13: "exchange.receiver exchange.detector",
-    14: "exchange.links exchange.taker",
-    15: "exchange.inspector",
-    16: "exchange.engine",
-    17: "exchange.engines",
-    18: "exchange.relay",
-    19: "exchange.local exchange.redis exchange.hybrid",
+    10: "exchange.client exchange.appender",
+    11: "exchange.courier exchange.factory",
+    12: "exchange.router",
+    13: "exchange.audit",
+    14: "exchange.receiver exchange.detector",
+    15: "exchange.links exchange.taker",
+    16: "exchange.inspector",
+    17: "exchange.engine",
+    18: "exchange.engines",
+    19: "exchange.relay",
+    20: "exchange.local exchange.redis exchange.hybrid",
     # The actor surface.
-    20: "answer outcome status_watch call deadline action_run",
-    21: "remote_handle authorization",
-    22: "proxy_handle responder",
-    23: "handle dispatch",
-    24: "context action",
-    25: "agent",
-    26: "runtime",
+    21: "answer outcome status_watch call deadline action_run",
+    22: "remote_handle authorization",
+    23: "proxy_handle responder",
+    24: "handle dispatch",
+    25: "context action",
+    26: "agent",
+    27: "runtime",
     # Launching agents in other processes.
     30: "capsule launch",
     31: "worker",
@@ -156,7 +158,8 @@ LAZY = {"cryptography", "psutil", "uvloop", "pydantic_core", "sklearn", "tomli_w
 PURE = words(
     "value segment ownership identifier tag exception error_code by_value serialize "
     "header body message stats method describe call_options runtime_config "
-    "exchange.client_config exchange.keys exchange.ledger exchange.outbox "
+    "exchange.client_config exchange.flight exchange.keys exchange.ledger "
+    "exchange.outbox exchange.unconfirmed "
     "exchange.parcel exchange.stream exchange.transport exchange.verdict"
 )
 """Modules without I/O, clock, or chance, save for new identifiers and tags."""

@@ -17,20 +17,20 @@ from academy.exception import (
     BackpressureTimeout,
     BadEntityIdError,
     ExchangeError,
-    MailboxTerminatedError,
+    Executed,
     PeerLostError,
-    PeerUnreachableError,
 )
+from academy.exchange.appender import Appender
 from academy.exchange.bound import BoundMailbox
-from academy.exchange.delivery_failure import doubtful, failure_body, no_way
+from academy.exchange.delivery_failure import no_way
+from academy.exchange.flight import QUEUE_LIMIT
 from academy.exchange.line import Line, Lines, drained
-from academy.exchange.mailbox import REQUEST, RESPONSE, make_entry
-from academy.exchange.outbox import QUEUE_LIMIT, RECONNECT_GRACE, Outbox
+from academy.exchange.mailbox import REQUEST, RESPONSE
+from academy.exchange.outbox import RECONNECT_GRACE, Outbox
 from academy.exchange.outlet import Outlet
 from academy.exchange.parcel import Append, Effect, GiveUp, Parcel, Refuse, SendDirect
 from academy.exchange.queues import UNREACHABLE_TIMEOUT, NotRegisteredError, Queues
-from academy.exchange.server import Command
-from academy.exchange.stream import REPLIES, REQUESTS
+from academy.exchange.stream import REQUESTS
 from academy.link.channel import ChannelKey
 from academy.link.config import LinkConfig
 from academy.message import Message
@@ -71,6 +71,7 @@ class Courier:
         self._restore = restore
         self._loop = asyncio.get_running_loop()
         self._tasks = Tasks("exchange-courier")
+        self._appender = Appender(queues, self._run)
         self.lines = Lines()
         self.direct = False
         """Whether there are direct links."""
@@ -179,12 +180,16 @@ class Courier:
             async with asyncio.timeout(UNREACHABLE_TIMEOUT):
                 await asyncio.shield(accepted)
         except TimeoutError:
-            if not line.outbox.withdraw(parcel):
+            what = "queue" if line.outbox.short else "window"
+            if not accepted.done():
+                line.outbox.drop(parcel)
+            if accepted.done() or parcel.kept:
+                # It is just being sent.
                 await accepted
                 return
-            raise BackpressureTimeout(
-                line.dest, "no", f"its window was full for {UNREACHABLE_TIMEOUT:g} s"
-            ) from None
+            executed: Executed = "no" if parcel.fresh else "maybe"
+            detail = f"its {what} was full for {UNREACHABLE_TIMEOUT:g} s"
+            raise BackpressureTimeout(line.dest, executed, detail) from None
         except asyncio.CancelledError:
             line.outbox.withdraw(parcel)
             raise
@@ -276,7 +281,7 @@ class Courier:
                 sent = parcel is not None and 0 < parcel.inc == line.known
                 if parcel and sent and not line.box.has_answer(awaited.header.tag):
                     line.outbox.drop(parcel)
-                    self._failed(line, parcel, error)
+                    line.fail(parcel, error)
             self.lines.place(line, b"")
 
     def gone(self, dest: uuid.UUID) -> None:
@@ -299,6 +304,8 @@ class Courier:
             outlet.line = None
         if line.timer is not None:
             line.timer.cancel()
+        if line.looks is not None:
+            line.looks.cancel()
         if line.peer is not None:
             line.peer.session.close(line.key)
             line.peer.flush_soon()
@@ -325,6 +332,7 @@ class Courier:
         for line in self.lines.all():
             self.drop(line)
         await self._tasks.cancel()
+        await self._appender.close()
 
     # Effects
 
@@ -338,13 +346,15 @@ class Courier:
                     line.peer.send(line.key, parcel.seq, segments, size, lent)
                     line.passed_on(parcel)
                 case Append(parcel, stamp):
-                    self._append(line, parcel, stamp)
+                    self._appender.append(line, parcel, stamp)
                 case Refuse(parcel) | GiveUp(parcel):
-                    self._failed(line, parcel, no_way(line.dest, effect, QUEUE_LIMIT))
+                    line.fail(parcel, no_way(line.dest, effect, QUEUE_LIMIT))
         line.note_progress()
         due = line.outbox.next_timer()
         if due is not None and line.timer is None:
             line.timer = self._loop.call_at(due, self._fire, line)
+        if line.outbox.short and self.lines.get(line.key) is line:
+            self._appender.await_room(line)
 
     def _fire(self, line: Line) -> None:
         line.timer = None
@@ -353,48 +363,3 @@ class Courier:
         up = not self._queues.away
         effects = line.outbox.handle_timer(self._loop.time(), relay_up=up)
         self._run(line, effects)
-
-    def _append(self, line: Line, parcel: Parcel, stamp: int) -> None:
-        if line.key.lane == REPLIES:
-            # One that arrives twice, or that nobody awaits, is dropped there.
-            stamp = 0
-        name = line.outbox.stream.name
-        entry = make_entry(
-            name, parcel.seq, parcel.kind, parcel.tag.bytes, parcel.segments, stamp
-        )
-        command = self._queues.post(line.box, line.dest, entry)
-        self._tasks.spawn(
-            self._appended(line, parcel, command), name=f"append-{parcel.seq}"
-        )
-
-    async def _appended(self, line: Line, parcel: Parcel, command: Command) -> None:
-        error: ExchangeError | None = None
-        try:
-            parcel.inc = await self._queues.accepted(line.box, line.dest, command)
-        except ExchangeError as e:
-            # Nobody has it only if it was never sent directly, and asked for once.
-            nobody = parcel.fresh and command.attempts <= 1
-            error = e if nobody else doubtful(line.dest, e)
-        arrived = error is None or (
-            isinstance(error, PeerUnreachableError) and error.executed == "maybe"
-        )
-        effects = line.outbox.appended(parcel, self._loop.time(), arrived=arrived)
-        if error is None:
-            line.passed_on(parcel)
-        else:
-            self._failed(line, parcel, error)
-        self._run(line, effects)
-
-    def _failed(self, line: Line, parcel: Parcel, error: ExchangeError) -> None:
-        """Tell who waits: the sender, or those who wait for the answer."""
-        if line.failed(parcel, error):
-            return
-        if isinstance(error, MailboxTerminatedError) and not parcel.fresh:
-            # Its owner knows better, and is about to say; if not, the audit settles it.
-            return
-        header = parcel.note
-        awaited = line.box.ledger.awaited.get(header.tag.int)
-        if awaited is None or awaited.parcel is not parcel:
-            logger.debug("A message to %s was lost: %s", line.dest, error)
-            return
-        line.box.report(header, failure_body(line.dest, error))

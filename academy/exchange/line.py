@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import uuid
 from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import TypeVar
 
+from academy.exception import ExchangeError, MailboxTerminatedError
 from academy.exchange.bound import BoundMailbox
+from academy.exchange.delivery_failure import failure_body
 from academy.exchange.ledger import Awaited
 from academy.exchange.outbox import Outbox
 from academy.exchange.parcel import Parcel
@@ -16,6 +19,8 @@ from academy.exchange.stream import REPLIES, REQUESTS
 from academy.identifier import EntityId
 from academy.link.channel import ChannelKey
 from academy.link.peer import Peer
+
+logger = logging.getLogger(__name__)
 
 KeyT = TypeVar("KeyT", bound=Hashable)
 
@@ -33,6 +38,7 @@ class Line:
         peer: The peer with which the channel is open, or being opened.
         known: Newest incarnation of the destination that was heard of.
         timer: Next look at the outbox.
+        looks: Looks for room in the queue of the destination, while that is full.
         waits: Resolved when nothing is on the way any more; `None` if nobody waits.
     """
 
@@ -44,6 +50,7 @@ class Line:
     peer: Peer | None = None
     known: int = 0
     timer: asyncio.TimerHandle | None = None
+    looks: asyncio.Task[None] | None = None
     waits: asyncio.Future[None] | None = None
 
     def drained(self) -> asyncio.Future[None]:
@@ -71,6 +78,20 @@ class Line:
             return False
         accepted.set_exception(error)
         return True
+
+    def fail(self, parcel: Parcel, error: ExchangeError) -> None:
+        """Tell who waits: the sender of a parcel, or those who wait for the answer."""
+        if self.failed(parcel, error):
+            return
+        if isinstance(error, MailboxTerminatedError) and not parcel.fresh:
+            # Its owner knows better, and is about to say; if not, the audit settles it.
+            return
+        header = parcel.note
+        awaited = self.box.ledger.awaited.get(header.tag.int)
+        if awaited is None or awaited.parcel is not parcel:
+            logger.debug("A message to %s was lost: %s", self.dest, error)
+            return
+        self.box.report(header, failure_body(self.dest, error))
 
 
 async def drained(lines: list[Line], timeout: float) -> None:

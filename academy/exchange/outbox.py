@@ -12,19 +12,22 @@ on the way are those of PROTOCOL.md, section 2.4:
 - R5: an acknowledgement on a channel covers what was sent to its incarnation directly.
 
 What is too large for the queue goes directly only, and what was submitted behind it
-waits with it.
+waits with it. What finds no room in the queue waits for some, or for the channel.
 
 Pure: calls and the time go in, effects and the next timer come out.
 """
 
 from __future__ import annotations
 
+import bisect
 import collections
 import uuid
 from collections.abc import Sequence
 
+from academy.exchange.flight import QUEUE_LIMIT, Flight, Room
 from academy.exchange.parcel import Append, Effect, GiveUp, Parcel, Refuse, SendDirect
-from academy.exchange.stream import SendStream
+from academy.exchange.stream import REQUESTS, SendStream
+from academy.exchange.unconfirmed import Unconfirmed
 from academy.segment import Segment
 
 RECONNECT_GRACE = 0.3
@@ -34,8 +37,6 @@ BARRIER_TIMEOUT = 1.0
 queued behind them: those may be lost."""
 SLOW = 2.0
 """Seconds for which nothing waits like that again: the consumer does not keep up."""
-QUEUE_LIMIT = 64 << 20
-"""Bytes of the largest message that goes through the queue on the server."""
 DIRECT_TIMEOUT = 10.0
 """Seconds that what is too large for the queue waits for a channel. To find the process
 takes one round trip to the server, and to connect to it 3 s at most; but the process
@@ -72,13 +73,9 @@ class Outbox:
         self._queue_limit = queue_limit
         self._direct = direct
         self._direct_until = 0.0
-        self._window_messages = window_messages
-        self._window_bytes = window_bytes
         self._held: collections.deque[Parcel] = collections.deque()
-        self._sent: collections.deque[Parcel] = collections.deque()
-        self._sent_bytes = 0
-        self._appending: dict[int, Parcel] = {}
-        self._queued = 0
+        self._sent = Unconfirmed(window_messages, window_bytes)
+        self._flight = Flight(stream)
         self.incarnation = 0
         """Incarnation that the channel is open to; 0 if there is no channel."""
         self._accepted = 0
@@ -88,23 +85,27 @@ class Outbox:
         self._slow_until = 0.0
 
     def __len__(self) -> int:
-        return len(self._held) + len(self._sent) + len(self._appending)
+        return len(self._held) + len(self._sent) + len(self._flight)
 
     @property
     def is_direct(self) -> bool:
         """Whether the next message would go directly, window permitting."""
-        if not self.incarnation or self._stopped:
-            return False
-        return self._accepted >= self.stream.relayed
+        current = self.incarnation and not self._stopped
+        return bool(current) and self._accepted >= self.stream.relayed
 
     @property
     def unconfirmed(self) -> int:
         """How many messages were sent on the channel and are not confirmed."""
         return len(self._sent)
 
+    @property
+    def short(self) -> bool:
+        """Whether messages wait for room in the queue; see `room`."""
+        return self._flight.short and bool(self._held)
+
     def tags(self) -> list[uuid.UUID]:
         """Return the tags of the messages here."""
-        parts = (self._sent, self._held, self._appending.values())
+        parts = (self._sent, self._held, self._flight)
         return [p.tag for part in parts for p in part if p.kept]
 
     def expect(self, now: float) -> None:
@@ -136,10 +137,12 @@ class Outbox:
         if size is None:
             size = sum(map(len, segments))
         parcel = Parcel(self.stream.next(), kind, tag, segments, size, now)
-        if self.is_direct and not self._held and self._has_room(size):
+        # Replies have room, but for cancels, which must not hold them up.
+        parcel.patient = self.stream.lane == REQUESTS
+        if self.is_direct and not self._held and self._sent.has_room(size):
             if self._wait_until is not None:
                 self._wait(None)
-            self._note_sent(parcel)
+            self._sent.add(parcel, self.incarnation)
             return parcel, None
         self._held.append(parcel)
         if size > self._queue_limit and self._direct and not self.incarnation:
@@ -148,6 +151,7 @@ class Outbox:
 
     def withdraw(self, parcel: Parcel) -> bool:
         """Take a message back; return whether it had not been sent anywhere."""
+        parcel.patient = False
         if parcel.fresh and parcel in self._held:
             self.drop(parcel)
             return True
@@ -165,19 +169,19 @@ class Outbox:
             self.drop(parcel)
             return []
         self._sent.remove(parcel)
-        self._sent_bytes -= parcel.size
-        self._release(parcel)
+        parcel.release()
         return self._pump(now)
 
     def drop(self, parcel: Parcel) -> None:
         """Do not send a message again: its fate is known otherwise.
 
-        What is being appended to the queue is left to the server. What was sent on the
-        channel still counts there until it is confirmed.
+        What is being appended to the queue is left to the server, and not appended
+        again. What was sent on the channel still counts there until it is confirmed.
         """
-        if parcel.seq in self._appending:
+        parcel.patient = False
+        if parcel in self._flight:
             return
-        self._release(parcel)
+        parcel.release()
         if parcel in self._held:
             self._held.remove(parcel)
 
@@ -196,7 +200,9 @@ class Outbox:
         self._wait(None)
         # What has arrived is not sent again; its confirmation will come.
         while self._held and self._held[0].inc == inc and self._held[0].seq <= accepted:
-            self._note_sent(self._held.popleft())
+            if not self._sent.has_room(self._held[0].size):
+                break
+            self._sent.add(self._held.popleft(), inc)
         return self._pump(now)
 
     def stop(self) -> None:
@@ -224,6 +230,7 @@ class Outbox:
         if ended:
             for parcel in self._sent:
                 parcel.inc = 0
+            self._flight.learn(None)  # What was given back needs no room.
         self._hold_sent()
         self.incarnation = 0
         self._stopped = False
@@ -244,19 +251,11 @@ class Outbox:
         return self._pump(now)
 
     def taken(self, seq: int, now: float) -> tuple[list[Parcel], list[Effect]]:
-        """Note a confirmation on the channel.
-
-        Returns:
-            The messages that it confirms, and effects.
-        """
+        """Note a confirmation; return the messages that it confirms, and effects."""
         self._accepted = max(self._accepted, seq)
-        confirmed, sent = [], self._sent
-        while sent and sent[0].seq <= seq:
-            parcel = sent.popleft()
-            self._sent_bytes -= parcel.size
-            if parcel.kept:
-                self._release(parcel)
-                confirmed.append(parcel)
+        confirmed = [p for p in self._sent.confirmed(seq) if p.kept]
+        for parcel in confirmed:
+            parcel.release()
         idle = not self._held and self._wait_until is None
         return confirmed, [] if idle else self._pump(now)
 
@@ -268,13 +267,25 @@ class Outbox:
             now: The time.
             arrived: Whether it is in the queue, or may be.
         """
-        self._appending.pop(parcel.seq, None)
-        self._release(parcel)
-        if arrived:
-            self._queued = max(self._queued, parcel.seq)
-        # They are appended in order: the last one has the highest number.
-        last = next(reversed(self._appending), 0)
-        self.stream.relayed = max(self._queued, last)
+        self._flight.remove(parcel, arrived=arrived)
+        parcel.release()
+        return self._pump(now)
+
+    def refused(self, parcel: Parcel, now: float) -> list[Effect]:
+        """Note that there was no room for a patient message: it is held again."""
+        self._flight.refused(parcel)
+        place = bisect.bisect(self._held, parcel.seq, key=lambda p: p.seq)
+        self._held.insert(place, parcel)
+        return self._pump(now)
+
+    def room(self, room: Room | None, now: float) -> list[Effect]:
+        """Note how much room there is in the queue, after all answers so far.
+
+        Args:
+            room: The room; `None` to send everything there, whatever comes of it.
+            now: The time.
+        """
+        self._flight.learn(room)
         return self._pump(now)
 
     def next_timer(self) -> float | None:
@@ -286,8 +297,7 @@ class Outbox:
 
         Args:
             now: The time.
-            relay_up: Whether the server answers. While it does not, messages wait for
-                a channel.
+            relay_up: Whether the server answers. If not, messages wait for a channel.
         """
         if self._wait_until is None or now < self._wait_until:
             return []
@@ -309,20 +319,28 @@ class Outbox:
         while self._held:
             parcel = self._held[0]
             blocked = self._accepted < self.stream.relayed
-            slow = blocked and now < self._slow_until
-            if parcel.size > self._queue_limit:
-                slow = False
-            if slow or parcel.inc not in (0, self.incarnation):
+            if self._queue_only(parcel, slow=blocked and now < self._slow_until):
+                if not self._may_append(parcel):
+                    break
                 effects.append(self._append(self._held.popleft()))
                 continue
-            if blocked or not self._has_room(parcel.size):
+            if blocked or not self._sent.has_room(parcel.size):
                 break
-            effects.append(self._send(self._held.popleft()))
+            self._sent.add(self._held.popleft(), self.incarnation)
+            effects.append(SendDirect(parcel))
         if not (blocked and self._held):
             self._wait(None)
         elif self._wait_until is None:
             self._wait(now + BARRIER_TIMEOUT)
         return effects
+
+    def _queue_only(self, parcel: Parcel, *, slow: bool) -> bool:
+        if parcel.inc not in (0, self.incarnation):
+            return True
+        if parcel.size > self._queue_limit:
+            return False
+        # It may have been given back; or was refused by the queue, but has arrived.
+        return slow or not (parcel.fresh or parcel.inc) or parcel.seq <= self._accepted
 
     def _wait(self, until: float | None) -> None:
         self._wait_until = until
@@ -347,15 +365,21 @@ class Outbox:
                 if now < until:
                     self._wait(min(until, now + BARRIER_TIMEOUT))
                     break
+            if not self._may_append(parcel):
+                break
             effects.append(self._append(self._held.popleft()))
         return effects
 
+    def _may_append(self, parcel: Parcel) -> bool:
+        # Should the channel get lost, what is on it follows: it must not be overtaken.
+        fits = not self._sent and self._flight.takes(parcel)
+        return fits or parcel.size > self._queue_limit
+
     def _append(self, parcel: Parcel) -> Append | Refuse:
         if parcel.size > self._queue_limit:
-            self._release(parcel)
+            parcel.release()
             return Refuse(parcel)
-        self._appending[parcel.seq] = parcel
-        self.stream.relayed = parcel.seq
+        self._flight.add(parcel)
         return Append(parcel, parcel.inc)
 
     def _give_up(self, now: float) -> list[Effect]:
@@ -366,31 +390,11 @@ class Outbox:
             parcel = self._held[0]
             if now < max(parcel.since, self._away_since) + UNREACHABLE_TIMEOUT:
                 break
-            self._release(self._held.popleft())
+            self._held.popleft().release()
             effects.append(GiveUp(parcel))
         return effects
 
-    def _release(self, parcel: Parcel) -> None:
-        parcel.kept = False
-        parcel.segments = ()
-
     def _hold_sent(self) -> None:
-        self._held.extendleft(p for p in reversed(self._sent) if p.kept)
-        self._sent.clear()
-        self._sent_bytes = 0
-
-    def _send(self, parcel: Parcel) -> SendDirect:
-        self._note_sent(parcel)
-        return SendDirect(parcel)
-
-    def _note_sent(self, parcel: Parcel) -> None:
-        parcel.inc = self.incarnation
-        parcel.fresh = False
-        self._sent.append(parcel)
-        self._sent_bytes += parcel.size
-
-    def _has_room(self, size: int) -> bool:
-        limit, ahead = self._window_messages, len(self._sent)
-        if not limit or not ahead:
-            return True
-        return ahead < limit and self._sent_bytes + size <= self._window_bytes
+        # What was refused by the queue may be older.
+        held = [*(p for p in self._sent.clear() if p.kept), *self._held]
+        self._held = collections.deque(sorted(held, key=lambda p: p.seq))

@@ -26,6 +26,9 @@ class Parcel(Struct, eq=False):
             given it back to the queue, so that it must not get another number.
         kept: Whether the outbox still has it: it is not known to be taken or queued.
             When it no longer is, its segments are gone, too.
+        ahead: Number of the message right before it in line for the queue; 0 if that
+            has its answer.
+        patient: Whether it waits when there is no room in the queue.
         note: What the owner of the outbox keeps with it.
         accepted: Set when it is on its way; `None` if nobody waits for that.
         lent: What to call when its memory may change from now on; `None` if it is
@@ -41,9 +44,16 @@ class Parcel(Struct, eq=False):
     inc: int = 0
     fresh: bool = True
     kept: bool = True
+    ahead: int = 0
+    patient: bool = True
     note: Any = None
     accepted: Any = None
     lent: Callable[[Parcel], None] | None = None
+
+    def release(self) -> None:
+        """Note that the outbox does not have it any more."""
+        self.kept = False
+        self.segments = ()
 
     def end_loan(self) -> None:
         """Let go of memory that was lent, whatever becomes of the message."""
@@ -66,7 +76,9 @@ class SendDirect(Struct, frozen=True, gc=False):
 
 
 class Append(Struct, frozen=True, gc=False):
-    """Append a parcel to the queue on the server, and call `appended` at the end.
+    """Append a parcel to the queue on the server.
+
+    At the end `appended` is to be called, or `refused`.
 
     Attributes:
         parcel: The parcel.

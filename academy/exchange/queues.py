@@ -16,6 +16,7 @@ from academy.exception import (
 )
 from academy.exchange.bound import LARGEST_TAKE, BoundMailbox, Delivery
 from academy.exchange.directory import check_reply
+from academy.exchange.flight import OVERHEAD, QUEUE_LIMIT, Room
 from academy.exchange.keys import entity_key
 from academy.exchange.mailbox import (
     REQUEST,
@@ -51,6 +52,10 @@ TAKE_TIMEOUT = 30.0
 
 class NotRegisteredError(ExchangeError):
     """The server does not know the sender's own mailbox: it has lost its data."""
+
+
+class NoRoomError(MailboxFullError):
+    """Its queue is full, but its owner lives, so that there may soon be room."""
 
 
 class Queues:
@@ -127,6 +132,7 @@ class Queues:
             BadEntityIdError: The destination is not registered.
             MailboxTerminatedError: It is closed for good, or the source is.
             MailboxFullError: Its queue is full, or the server is.
+            NoRoomError: Its queue is full, but its owner lives.
             FencedError: The source has a newer owner.
             NotRegisteredError: The server has forgotten the source.
             PeerUnreachableError: The server was away for too long.
@@ -149,7 +155,7 @@ class Queues:
         if outcome[0] == b"full":
             count, size = int(outcome[1]), int(outcome[2])
             detail = f"{count} requests with {size / 2**20:.1f} MiB wait in it"
-            raise MailboxFullError(dest, "no", detail)
+            raise (NoRoomError if outcome[3] else MailboxFullError)(dest, "no", detail)
         check_reply(dest, outcome)
         return int(outcome[1])
 
@@ -159,6 +165,7 @@ class Queues:
         dest: EntityId,
         entry: Entry,
         *,
+        ahead: int = 0,
         timeout: float = UNREACHABLE_TIMEOUT,
     ) -> Command:
         """Put an append in line, behind all that was posted before.
@@ -167,6 +174,8 @@ class Queues:
             source: The sending mailbox; `None` for this process itself.
             dest: The mailbox.
             entry: What is appended.
+            ahead: Number of the message of the stream without which it must not be
+                appended; 0 if there is none.
             timeout: How long to wait for a server that is away, in seconds.
 
         Returns:
@@ -188,8 +197,27 @@ class Queues:
             self._process,
             *sealed,
             QUEUE_BYTES,
+            ahead,
             timeout=timeout,
         )
+
+    async def room(self, dest: EntityId) -> Room | None:
+        """Return how much the queue of a mailbox takes.
+
+        Returns:
+            The room; `None` if it is not worth while to wait for some, since its owner
+            does not live, or nobody can tell.
+        """
+        key = entity_key(dest)
+        try:
+            # As patient as `post`: what was put in line before is answered before.
+            reply = await self._server.call("room", key, timeout=UNREACHABLE_TIMEOUT)
+        except ExchangeError:
+            return None
+        live, waiting, size = map(int, reply)
+        # The largest is let in alone.
+        free = QUEUE_BYTES - size if size else QUEUE_LIMIT + OVERHEAD
+        return Room(QUEUE_CAPACITY - waiting, free) if live else None
 
     async def take(self, box: BoundMailbox) -> list[Entry]:
         """Take what waits for a mailbox, at most `box.batch` messages.

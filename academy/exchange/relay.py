@@ -139,7 +139,8 @@ class RelayTransport(ExchangeTransportMixin, NoPickleMixin):
             ForbiddenError: The message is in somebody else's name.
             MessageTooLargeError: The message exceeds 8 GiB; or 64 MiB, and the
                 destination is not reached directly.
-            MailboxFullError: The destination's queue is full.
+            MailboxFullError: The destination's queue is full, and it is offline.
+            BackpressureTimeout: The destination did not keep up for 30 seconds.
             PeerUnreachableError: The server was away for 30 seconds.
         """
         engine, box = self._engine, self._box

@@ -19,9 +19,9 @@ from academy.exception import (
 from academy.exchange.bound import BoundMailbox, Delivery
 from academy.exchange.courier import Courier
 from academy.exchange.delivery_failure import failure_body, too_large
+from academy.exchange.flight import QUEUE_LIMIT
 from academy.exchange.line import drained
 from academy.exchange.mailbox import RESPONSE, make_entry
-from academy.exchange.outbox import QUEUE_LIMIT
 from academy.exchange.outlet import Outlet
 from academy.exchange.queues import Queues, entry_of
 from academy.exchange.server import Command
@@ -111,8 +111,9 @@ class Router:
             FencedError: The mailbox has a newer owner.
             MailboxTerminatedError: The destination, or the sender, is closed for good.
             BadEntityIdError: The destination is not registered.
-            MailboxFullError: The queue of the destination is full, or it is in this
-                process, which holds too much that was not taken.
+            MailboxFullError: The destination is offline and its queue is full, or it is
+                in this process, which holds too much that was not taken.
+            BackpressureTimeout: The destination did not keep up for 30 s.
             PeerUnreachableError: The server was away for too long.
         """
         header = message.header

@@ -18,6 +18,7 @@ from academy.exception import (
     MessageTooLargeError,
     UserTerminatedError,
 )
+from academy.exchange.factory import ExchangeFactory
 from academy.identifier import AgentId
 from academy.message import (
     ActionRequest,
@@ -36,6 +37,7 @@ from tests.contract.office import (
     eventually,
     number,
     numbered,
+    office,
     within,
 )
 
@@ -322,6 +324,24 @@ async def test_a_message_beyond_the_limit_is_refused(
     assert caught.value.size > 100_000
     await user.request(message(99_000))
     assert len(desk.taken) == 1
+
+
+@pytest.mark.parametrize("kind", ["redis", "hybrid"])
+async def test_a_burst_waits_for_room(
+    factory: ExchangeFactory[Any], other: Elsewhere
+) -> None:
+    """200 MiB at once, of which the queue of the agent takes 64, arrive in order."""
+    async with office(factory, other) as mail, within(50):
+        box, sender = await mail.box(), await mail.sender()
+
+        def request(n: int) -> Message[ActionRequest]:
+            body = ActionRequest(action=str(n), serialization=PICKLE, pargs=(payload,))
+            return Message.create(sender.uid, box.uid, body)
+
+        payload = bytes(1 << 20)
+        sending = asyncio.gather(*(sender.send(request(n)) for n in range(200)))
+        assert await box.numbers(200) == list(range(200))
+        await sending
 
 
 async def test_order_holds_while_the_agent_comes(mail: Office) -> None:

@@ -6,6 +6,8 @@ import functools
 import math
 from typing import TYPE_CHECKING
 
+from academy.exchange.appender import LONGEST_PAUSE, SHORTEST_PAUSE
+from academy.exchange.flight import Room
 from academy.exchange.outbox import RECONNECT_GRACE
 from academy.exchange.parcel import Append, Effect, GiveUp, Parcel, Refuse, SendDirect
 from academy.exchange.stream import REPLIES, REQUESTS, SendStream
@@ -52,6 +54,7 @@ class Line:
         self.known_inc = 0
         self.not_before = 0.0
         self.timer = math.inf
+        self.looking = False
         self.ended = False
 
     def submit(self, message: Message, since: float | None = None) -> Parcel:
@@ -222,6 +225,9 @@ class Line:
             self.timer = due
             delay = max(0.0, due - self.clock.now)
             self.clock.after(delay, self.process, self._fire, due)
+        if self.outbox.short and not self.looking:
+            self.looking = True
+            self.clock.after(SHORTEST_PAUSE, self.process, self._look, SHORTEST_PAUSE)
 
     def _fire(self, due: float) -> None:
         if due != self.timer:
@@ -250,6 +256,7 @@ class Line:
             self.process.uid,
             parcel.kind,
             parcel.segments,
+            parcel.ahead,
             done=functools.partial(self._appended, parcel, stamp),
         )
 
@@ -258,6 +265,10 @@ class Line:
     ) -> None:
         careful = self.process.world.rules.careful
         certain = not careful or (parcel.fresh and sent <= 1)
+        if reply == ("full", True) and parcel.patient:
+            parcel.fresh = certain
+            self.run(self.outbox.refused(parcel, self.clock.now))
+            return
         arrived = sent > 0 if reply is None else reply[0] == "ok"
         effects = self.outbox.appended(parcel, self.clock.now, arrived=arrived)
         match reply:
@@ -272,13 +283,29 @@ class Line:
                 self._recover(parcel, certain=certain)
             case ("sender", "fenced"):
                 self.box.fenced()
-            case ("full",):
+            case ("full", _):
                 executed = "no" if certain else "maybe"
                 self._failed(parcel, "MailboxFull", executed)
             case _:
                 executed = "no" if certain else "maybe"
                 self._failed(parcel, "MailboxTerminated", executed)
         self.run(effects)
+
+    def _look(self, pause: float) -> None:
+        """Ask whether there is room for what the outbox holds."""
+        if self.ended or not self.outbox.short:
+            self.looking = False
+            return
+        done = functools.partial(self._looked, pause)
+        self.process.commands.call("room", self.dest, done=done)
+
+    def _looked(self, pause: float, reply: Reply | None, sent: int) -> None:
+        live = reply is not None and reply[0] == "ok"
+        room = Room(reply[1], 1 << 40) if reply is not None and live else None
+        effects = self.outbox.room(room, self.clock.now)
+        pause = SHORTEST_PAUSE if effects else min(2 * pause, LONGEST_PAUSE)
+        self.run(effects)
+        self.clock.after(pause, self.process, self._look, pause)
 
     def _recover(self, parcel: Parcel, *, certain: bool) -> None:
         """The server was emptied: try again, if nobody can have the message."""

@@ -47,7 +47,7 @@ class Overtaking(Outbox):
         return super().channel_open(inc, accepted, now)
 
     def appended(self, parcel: Parcel, now: float, *, arrived: bool) -> list[Effect]:
-        self._queued = 0
+        self._flight._arrived = 0
         return super().appended(parcel, now, arrived=False)
 
 

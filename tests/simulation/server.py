@@ -9,7 +9,7 @@ Clean runs. A mailbox keeps three incarnations: `closed`, which closed cleanly l
 every incarnation from `since` to `closed` that it took nothing beyond the marks, and
 that it has answered all that it took. All three are 0 at first.
 
-send(dest, src, src_inc, stream, seq, stamp, process, kind, segments)
+send(dest, src, src_inc, stream, seq, stamp, process, kind, segments, ahead)
     `stamp` is the incarnation that may have the message already; 0 if none. It is
     looked at before anything else is done with the queue:
 
@@ -21,8 +21,10 @@ send(dest, src, src_inc, stream, seq, stamp, process, kind, segments)
 
     A number that is not above ap[stream] was appended, or given back, already: nothing
     is appended. Else, if the queue is full (of requests, or of their bytes, which are
-    not counted here): `('full',)`; and so again when the call is repeated, also if
-    messages behind it found room meanwhile.
+    not counted here): `('full', live)`, where `live` is whether its owner lives, so
+    that it is worth while to wait; and so for the request right behind one that was
+    refused, whose number it names as `ahead`, so that none is overtaken. If messages
+    behind it found room nevertheless, `('full', False)` when the call is repeated.
 
     The reply is `('ok', s)`, where s is the stamp that the message has in the queue, or
     0: from now on s is its `direct` for `judge`, and the books tell its fate.
@@ -42,8 +44,11 @@ bind: joins = since if inc == closed, else the new incarnation. Also replies sin
     closed, which stay on record.
 
 close: as before. Records closed = inc, since = joins. What is given back counts as
-    appended, so ap[stream] = max(ap[stream], seq); this includes what had arrived
-    directly. The marks include streams that have come on channels only.
+    appended, so ap[stream] = max(ap[stream], seq), and not as refused. This includes
+    what had arrived directly. The marks include streams that have come on channels
+    only.
+
+room(dest): how many requests find room, if the owner lives.
 
 resolve(eid, process): also makes the process a watcher of the mailbox.
 
@@ -219,6 +224,7 @@ class Server:
         for entry in untaken:
             highest = max(box.appended.get(entry.stream, 0), entry.seq)
             box.appended[entry.stream] = highest
+            box.refused.discard((entry.stream, entry.seq))
         box.back = [e._replace(id=self._next()) for e in (*untaken, *rest)]
         box.owner, box.since, box.closed = b"", box.joins, inc
         self.tell_watchers(box, "c", eid)
@@ -283,6 +289,7 @@ class Server:
         process: Process,
         kind: str,
         segments: Sequence[bytes],
+        ahead: int = 0,
     ) -> Reply:
         if src is not None:
             refused = self.check_owner(src, src_inc)
@@ -302,17 +309,25 @@ class Server:
         elif stamp and stamp != box.inc:
             return ("lost",)
         if seq > box.appended.get(stream, 0):
-            if kind == "q" and len(box.queue) >= self.capacity:
+            full = len(box.queue) >= self.capacity or (stream, ahead) in box.refused
+            if kind == "q" and full:
                 box.refused.add((stream, seq))
-                return ("full",)
+                return ("full", self.alive(box.owner))
+            box.refused.discard((stream, seq))
             entry = Entry(self._next(), stream, seq, kind, stamp, segments)
             box.queue.append(entry)
             box.appended[stream] = seq
         elif (stream, seq) in box.refused:
-            return ("full",)
+            return ("full", False)
         box.watchers.add(process)
         self.tell(box.owner, "m", dest, 0)
         return ("ok", stamp)
+
+    def room(self, dest: uuid.UUID) -> Reply:
+        box = self.data.mailboxes.get(dest)
+        if box is None or not self.alive(box.owner):
+            return ("none",)
+        return ("ok", self.capacity - len(box.queue))
 
     def take(
         self, eid: uuid.UUID, inc: int, count: int, after: tuple[int, int]

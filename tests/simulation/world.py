@@ -48,7 +48,7 @@ class World:
         )
         self.server = rules.server(self.clock, self._tell)
         self.late_news = self.chance.choice([0.0, 0.03, 0.3])
-        self.server.capacity = self.chance.choice([20, 10_000, 10_000, 10_000])
+        self.server.capacity = self.chance.choice([4, 20, 10_000, 10_000])
         self.direct = self.chance.random() < 0.95
         self.processes: list[Process] = []
         self._numbers = 0

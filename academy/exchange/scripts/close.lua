@@ -25,6 +25,8 @@ for i = 7 + 2 * n, #ARGV, 8 do
   call('XADD', back, '*', 's', ARGV[i], 'q', ARGV[i + 1], 'k', ARGV[i + 2],
        'g', ARGV[i + 3], 'm', ARGV[i + 4], 'b', ARGV[i + 5], 'h', ARGV[i + 6],
        'x', ARGV[i + 7])
+  -- It may have found the queue full, and have come directly then.
+  call('SREM', P .. 'fu:' .. eid, ARGV[i] .. ' ' .. ARGV[i + 1])
   if tonumber(ARGV[i + 1]) > tonumber(call('HGET', appended, ARGV[i]) or '0') then
     call('HSET', appended, ARGV[i], ARGV[i + 1])
   end

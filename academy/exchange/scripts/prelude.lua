@@ -9,7 +9,7 @@
 --              take has handed out, up to that entry, which the next one confirms
 --   q:<eid>    stream: waiting messages                r:<eid> stream: given back, go first
 --   ap:<eid>   hash: stream -> highest seq appended
---   fu:<eid>   set: messages that found the queue full, for two minutes
+--   fu:<eid>   set: messages that found the queue full last, for two minutes
 --   tk:<eid>   hash: stream -> "seq:inc:base"          highest seq taken, by which
 --              incarnation, and the highest that former incarnations took
 --   ls:<uid>   lease of a process                      wake:<uid> stream: what it must hear
@@ -65,6 +65,12 @@ end
 
 -- What a request in a queue counts for: its content, and what the server keeps beside it.
 local function size_of(head, rest) return #head + #rest + 256 end
+
+-- How many messages wait in a queue, and their bytes, given what is on record of these.
+local function filled(eid, bytes)
+  local waiting = call('XLEN', P .. 'q:' .. eid)
+  return waiting, waiting > 0 and tonumber(bytes or '0') or 0
+end
 
 -- Count the requests off that were handed out by the last take, if they have arrived.
 local function confirm_bytes(eid, after)

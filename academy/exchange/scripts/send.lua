@@ -1,5 +1,6 @@
--- ARGV: P dest src src_inc stream seq cap uid kind tag head rest mac stamp byte_cap
+-- ARGV: P dest src src_inc stream seq cap uid kind tag head rest mac stamp byte_cap ahead
 -- Append if the mailbox is open; a second try of the same message changes nothing.
+-- What is refused for lack of room is told whether to wait for some: its owner lives.
 local dest, stream, seq = ARGV[2], ARGV[5], tonumber(ARGV[6])
 -- A process may also send in its own name (no src): as long as its lease lives.
 local refused
@@ -27,18 +28,20 @@ if which > 0 and since <= which and which <= closed then
 elseif which > 0 and stamp ~= owner[2] then
   return {'lost'}
 end
-local refusals = P .. 'fu:' .. dest
-local waiting, bytes = call('XLEN', queue), tonumber(owner[5] or '0')
-if waiting == 0 then bytes = 0 end
+local refusals, this = P .. 'fu:' .. dest, stream .. ' ' .. ARGV[6]
+local waiting, bytes = filled(dest, owner[5])
 if seq > tonumber(call('HGET', appended, stream) or '0') then
   local cap = tonumber(ARGV[7])
   if cap > 0 then
     local after = bytes + size_of(ARGV[11], ARGV[12])
-    if waiting >= cap or (bytes > 0 and after > tonumber(ARGV[15])) then
-      call('SADD', refusals, stream .. ' ' .. ARGV[6])
+    local full = waiting >= cap or (bytes > 0 and after > tonumber(ARGV[15]))
+    -- What came on the heels of one that was refused must not overtake it.
+    if full or call('SISMEMBER', refusals, stream .. ' ' .. ARGV[16]) == 1 then
+      call('SADD', refusals, this)
       call('PEXPIRE', refusals, 120000)
-      return {'full', waiting, bytes}
+      return {'full', waiting, bytes, alive(uid) and 1 or 0}
     end
+    call('SREM', refusals, this)
     call('HSET', key, 'qb', us(after))
   end
   call('XADD', queue, '*', 's', stream, 'q', ARGV[6], 'k', ARGV[9], 'g', ARGV[10],
@@ -54,9 +57,9 @@ if seq > tonumber(call('HGET', appended, stream) or '0') then
       end
     end
   end
-elseif call('SISMEMBER', refusals, stream .. ' ' .. ARGV[6]) == 1 then
+elseif call('SISMEMBER', refusals, this) == 1 then
   -- A second try of what was refused; only what came behind it found room.
-  return {'full', waiting, bytes}
+  return {'full', waiting, bytes, 0}
 end
 watch(dest, ARGV[8])
 if alive(uid) then tell(uid, 'm', dest, '', '') end

@@ -7,7 +7,7 @@ import pytest
 from academy.exception import MailboxFullError
 from academy.exchange import backlog as backlog_module
 from academy.exchange.backlog import BACKLOG_BYTES, Backlog
-from academy.exchange.outbox import QUEUE_LIMIT
+from academy.exchange.flight import QUEUE_LIMIT
 from academy.link.channel import Reason
 from academy.link.session import Session
 from tests.unit.exchange.conftest import NewEngine

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from academy.exchange.flight import Room
 from academy.exchange.outbox import (
     BARRIER_TIMEOUT,
     DIRECT_TIMEOUT,
@@ -13,7 +14,7 @@ from academy.exchange.outbox import (
     Outbox,
 )
 from academy.exchange.parcel import Append, Effect, GiveUp, Parcel, Refuse, SendDirect
-from academy.exchange.stream import REQUESTS, SendStream
+from academy.exchange.stream import REPLIES, REQUESTS, SendStream
 
 X, Y = 700, 701
 """Two incarnations of the destination."""
@@ -398,6 +399,8 @@ STEPS = st.lists(
         st.tuples(st.just("lost"), st.booleans(), st.booleans()),
         st.tuples(st.just("taken"), st.integers(0, 3)),
         st.tuples(st.just("appended"), st.booleans()),
+        st.tuples(st.just("refused")),
+        st.tuples(st.just("room"), st.integers(0, 3)),
         st.tuples(st.just("timer"), st.booleans()),
         st.tuples(st.just("withdraw"), st.integers(0, 3)),
         st.tuples(st.just("drop"), st.integers(0, 3)),
@@ -475,6 +478,19 @@ class Machine:
             parcel = self.appending.pop(0)
             self.run(self.box.appended(parcel, self.now, arrived=arrived))
 
+    def refused(self) -> None:
+        """With one go those behind it in line."""
+        for parcel in list(self.appending):
+            self.appending.remove(parcel)
+            if parcel.patient:
+                self.run(self.box.refused(parcel, self.now))
+            else:
+                self.run(self.box.appended(parcel, self.now, arrived=False))
+
+    def room(self, count: int) -> None:
+        if not self.appending:
+            self.run(self.box.room(Room(count, 1 << 20), self.now))
+
     def timer(self, relay_up: bool) -> None:
         due = self.box.next_timer()
         if due is not None:
@@ -507,6 +523,106 @@ def test_the_rules_hold_whatever_happens(
         assert len(box) == len(box._held) + len(box._sent) + len(machine.appending)
         held = [p.seq for p in box._held]
         assert held == sorted(held)
+
+
+class TestNoRoomInTheQueue:
+    def refused(self, count: int) -> tuple[Outbox, list[Parcel]]:
+        """An outbox of which so many messages were refused in a row."""
+        box = outbox()
+        parcels = [submit(box)[0] for _ in range(count)]
+        for parcel in parcels:
+            assert box.refused(parcel, 0.0) == []
+        return box, parcels
+
+    def test_they_are_held_in_order_with_what_comes_then(self) -> None:
+        box, parcels = self.refused(3)
+        fourth, effects = submit(box)
+        assert effects == []
+        assert box.short
+        assert (len(box), box.stream.relayed) == (4, 0)
+        assert all(p.kept and p.fresh for p in parcels)
+        assert appends(box.room(Room(2, 1 << 20), 1.0)) == [(1, 0), (2, 0)]
+        assert box.short
+        assert [p.ahead for p in parcels] == [0, 1, 2]
+        assert appends(box.room(None, 1.0)) == [(3, 0), (4, 0)]
+        assert not box.short
+        assert fourth.ahead == 3
+
+    def test_bytes_count(self) -> None:
+        box = outbox()
+        small, _ = submit(box)
+        large, _ = submit(box, size=5000)
+        last, _ = submit(box)
+        for parcel in (small, large, last):
+            box.refused(parcel, 0.0)
+        assert appends(box.room(Room(9, 5000), 1.0)) == [(1, 0)]
+        # What is small does not overtake what is large.
+        assert appends(box.room(Room(9, 5000), 1.0)) == []
+        assert appends(box.room(Room(9, 10_000), 1.0)) == [(2, 0), (3, 0)]
+
+    def test_they_go_directly_when_they_can(self) -> None:
+        box = outbox()
+        parcels = [submit(box)[0] for _ in range(3)]
+        box.appended(parcels[0], 0.0, arrived=True)
+        box.refused(parcels[1], 0.0)
+        assert box.channel_open(X, 0, 0.1) == []
+        # The third is still in line, and may be in the queue.
+        assert box.taken(1, 0.2) == ([], [])
+        assert direct(box.refused(parcels[2], 0.3)) == [2, 3]
+        assert not box.short
+
+    def test_what_has_arrived_goes_into_the_queue_or_nowhere(self) -> None:
+        box, (first, second) = linked(2)
+        box.channel_lost(1.0, grace=False)
+        third, _ = submit(box)
+        box.refused(third, 1.0)
+        # They were on their way to the queue when the same incarnation said so.
+        assert box.channel_open(X, 2, 1.1) == [SendDirect(third)]
+        assert box.refused(first, 1.2) == []
+        assert box.refused(second, 1.2) == []
+        assert box.room(None, 1.3) == []
+        assert appends(box.taken(3, 1.4)[1]) == [(1, X), (2, X)]
+
+    def test_what_is_on_the_channel_is_not_overtaken(self) -> None:
+        box, (first, second) = self.refused(2)
+        second.fresh = False  # The server was asked for it twice.
+        assert direct(box.channel_open(X, 0, 0.1)) == [1]
+        assert box.room(Room(9, 1 << 20), 0.2) == []
+        assert box.taken(1, 0.3)[0] == [first]
+        assert box.stream.relayed == 2
+        assert second in box._flight
+
+    def test_what_may_be_given_back_goes_into_the_queue(self) -> None:
+        box, (first,) = linked(1)
+        box._flight.learn(Room(0, 0))  # That was so for the former owner.
+        assert appends(box.channel_lost(1.0, grace=False, ended=True)) == [(1, 0)]
+        box.refused(first, 1.0)
+        assert box.channel_open(Y, 0, 1.1) == []
+        assert appends(box.room(Room(1, 1 << 20), 1.2)) == [(1, 0)]
+
+    def test_nobody_waits_for_what_nobody_wants(self) -> None:
+        box, (first, second) = self.refused(2)
+        assert box.withdraw(first)
+        box.drop(second)
+        assert (len(box), box.short) == (0, False)
+        third, effects = submit(box)
+        assert effects == []
+        assert appends(box.room(None, 1.0)) == [(3, 0)]
+        assert third.patient
+        assert not box.withdraw(third)
+        assert not third.patient
+
+    def test_what_is_too_large_for_it_needs_none(self) -> None:
+        box = Outbox(SendStream("aKEY", 7, REQUESTS), 0, 1000, 100, direct=False)
+        first, _ = submit(box)
+        box.refused(first, 0.0)
+        large, _ = submit(box, size=101)
+        assert appends(box.room(Room(1, 1 << 20), 1.0)[:1]) == [(1, 0)]
+        assert not large.kept
+
+    def test_replies_do_not_wait(self) -> None:
+        box = Outbox(SendStream("aKEY", 7, REPLIES), 0, 1000)
+        assert not submit(box)[0].patient
 
 
 class TestTooLargeForTheQueue:

@@ -19,10 +19,15 @@ from academy.exchange import queues as queues_module
 from academy.exchange.bound import BoundMailbox, Delivery
 from academy.exchange.connection import RedisConnectionInfo
 from academy.exchange.directory import Directory
+from academy.exchange.flight import OVERHEAD, QUEUE_LIMIT, Room
 from academy.exchange.keys import Keys, entity_key
 from academy.exchange.mailbox import PROBE, REQUEST, RESPONSE, Entry, make_entry
-from academy.exchange.outbox import QUEUE_LIMIT
-from academy.exchange.queues import NotRegisteredError, Queues, entry_of
+from academy.exchange.queues import (
+    NoRoomError,
+    NotRegisteredError,
+    Queues,
+    entry_of,
+)
 from academy.exchange.secret import NamespaceSecret, new_secret
 from academy.exchange.server import Server, ServerUnavailableError
 from academy.exchange.stream import Mark, Offer, Received
@@ -302,6 +307,85 @@ async def test_a_mailbox_takes_so_many_bytes_of_requests(
     answer = large(post, user, 6, 200_000)._replace(kind=RESPONSE)
     await post.queues.append(user, box.uid, answer)
     await post.queues.append(user, box.uid, large(post, user, 7, 1000))
+
+
+async def test_who_lives_may_soon_make_room(
+    post: Post, user: BoundMailbox, box: BoundMailbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queues_module, "QUEUE_CAPACITY", 2)
+    assert await post.queues.room(box.uid) == Room(2, QUEUE_LIMIT + OVERHEAD)
+    await post.send(user, box.uid, 1, 2)
+    with pytest.raises(NoRoomError) as caught:
+        await post.send(user, box.uid, 3)
+    assert isinstance(caught.value, MailboxFullError)
+    size = await counted(post, box)
+    room = await post.queues.room(box.uid)
+    assert room == Room(0, queues_module.QUEUE_BYTES - size)
+    await post.queues.take(box)
+    await post.queues.take(box)
+    room = await post.queues.room(box.uid)
+    assert room is not None
+    assert room.messages == 1
+    await post.send(user, box.uid, 3)
+    # What was let in is not refused when it is asked for again.
+    await post.send(user, box.uid, 3)
+    await post.queues.give_back(box, [], stall=1.0)
+    with pytest.raises(MailboxFullError) as offline:
+        await post.send(user, box.uid, 4, 5, 6)
+    assert not isinstance(offline.value, NoRoomError)
+    assert await post.queues.room(box.uid) is None
+    assert await post.queues.room(AgentId.new()) is None
+
+
+async def test_what_is_refused_is_not_overtaken(
+    post: Post, user: BoundMailbox, box: BoundMailbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queues_module, "QUEUE_CAPACITY", 1)
+
+    async def append(seq: int, ahead: int) -> None:
+        entry = post.entry(user, seq)
+        command = post.queues.post(user, box.uid, entry, ahead=ahead)
+        await post.queues.accepted(user, box.uid, command)
+
+    await append(1, 0)
+    with pytest.raises(NoRoomError):
+        await append(2, 1)
+    await post.queues.take(box)
+    await post.queues.take(box)
+    # Now there is room, but not for what was in line behind that.
+    for seq in (3, 4):
+        with pytest.raises(NoRoomError):
+            await append(seq, seq - 1)
+    await append(2, 0)
+    assert seqs(await post.queues.take(box)) == [2]
+    await post.queues.take(box)
+    await append(3, 2)
+    assert seqs(await post.queues.take(box)) == [3]
+
+
+async def test_what_is_given_back_was_not_refused(
+    post: Post, user: BoundMailbox, box: BoundMailbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was refused first, and came directly then."""
+    monkeypatch.setattr(queues_module, "QUEUE_CAPACITY", 1)
+    await post.send(user, box.uid, 1)
+    with pytest.raises(NoRoomError):
+        await post.send(user, box.uid, 2)
+    stream = user.open_outlet(box.uid, 0).stream.name
+    message: Message[Any] = Message.create(user.uid, box.uid, PingRequest())
+    back = Delivery(message, stream, 2, encode(message))
+    await post.queues.give_back(box, [back], stall=1.0)
+    await post.send(user, box.uid, 2)
+    assert await post.length(box.uid, "r") == 1
+
+
+async def test_there_is_no_use_to_wait_for_a_server_that_is_away(
+    proxy: Proxy, proxied: RedisConnectionInfo, post: Post, box: BoundMailbox
+) -> None:
+    server = Server(proxied, post.keys.prefix)
+    await server.open()
+    await server.close()
+    assert await Post(server, post.keys).queues.room(box.uid) is None
 
 
 async def test_a_single_message_is_let_in_whatever_its_size(
