@@ -203,11 +203,10 @@ class Node:
                     timeout=STAGGER if waiting else None,
                     return_when=asyncio.FIRST_COMPLETED,
                 )
-                for ended in done:
-                    error = ended.exception()
-                    if error is None:
-                        return
-                    errors.append(error)
+                failed = [e for t in done if (e := t.exception()) is not None]
+                if len(failed) < len(done):
+                    return
+                errors += failed
         finally:
             for loser in attempts:
                 loser.cancel()
