@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from academy import pages
 from academy.segment import (
     BYTEARRAY,
     BYTES,
     KINDS,
     MEMORY,
-    PAGED,
     STEP,
     ZEROED,
     Segment,
@@ -56,7 +56,7 @@ def test_a_slot_is_filled_bit_by_bit(kind: int, data: bytes, steps: list[int]) -
 
 
 @pytest.mark.parametrize("kind", ALL)
-@pytest.mark.parametrize("size", [STEP + 1, ZEROED + 1, PAGED + 1])
+@pytest.mark.parametrize("size", [STEP + 1, ZEROED + 1, pages.FROM + 1])
 def test_large_slots(kind: int, size: int) -> None:
     data = memoryview(pattern(size))
     slot = Slot(kind, size)
@@ -77,7 +77,7 @@ def test_nothing_large_is_filled_with_zeros_at_once(kind: int) -> None:
 
 
 def test_memory_is_writable() -> None:
-    for size in (10, PAGED):
+    for size in (10, pages.FROM):
         slot = Slot(MEMORY, size)
         slot.write(memoryview(bytes(size)))
         segment = slot.finish()
