@@ -69,8 +69,13 @@ def copied(data: Segment, kind: int) -> Segment:
     """Return a segment of a kind with these bytes, in memory of its own."""
     if kind == BYTES:
         return bytes(data)
-    copy = bytearray(data)
-    return copy if kind == BYTEARRAY else memoryview(copy)
+    if kind == BYTEARRAY:
+        return bytearray(data)
+    if len(data) < pages.FROM:
+        return memoryview(bytearray(data))
+    copy = pages.take(len(data))
+    copy[:] = data
+    return copy
 
 
 def detach(segments: Sequence[Segment]) -> list[Segment]:

@@ -120,12 +120,20 @@ def test_a_table_with_an_unknown_kind() -> None:
 
 
 @pytest.mark.parametrize("kind", ALL)
-def test_copies(kind: int) -> None:
-    data = bytearray(b"text")
+@pytest.mark.parametrize("size", [4, pages.FROM, pages.KEEP + 1])
+def test_copies(kind: int, size: int) -> None:
+    data = bytearray(pattern(size))
     copy = copied(data, kind)
-    data[:] = b"????"
+    data[:] = bytes(size)
     assert KINDS[type(copy)] == kind
-    assert bytes(copy) == b"text"
+    assert copy == pattern(size)
+
+
+def test_a_large_copy_of_memory_is_in_pages_of_its_own() -> None:
+    copy = copied(memoryview(bytes(pages.FROM)), MEMORY)
+    assert isinstance(copy, memoryview)
+    assert type(copy.obj) is pages.Pages
+    assert not copy.readonly
 
 
 def test_detached_segments_are_not_those_of_the_sender() -> None:
