@@ -9,17 +9,14 @@ arrays on memory of their own, or on memory that a message came in.
 from __future__ import annotations
 
 import gc
-import sys
-import sysconfig
 import weakref
 from collections.abc import Sequence
 from typing import Any
 
-from academy.segment import KINDS, Pages, Segment, copied
+from academy.pages import Pages, count_references, is_kept, take
+from academy.segment import KINDS, Segment, copied
 
-_count = getattr(sys, "getrefcount", None)
-if sysconfig.get_config_var("Py_GIL_DISABLED"):
-    _count = None  # counts are no evidence where threads run at the same time
+_count = count_references
 
 
 def own(segments: Sequence[Segment]) -> list[Segment]:
@@ -51,9 +48,10 @@ def _is_only_view(view: memoryview) -> bool:
 
 def _is_only_owner(owner: Any) -> bool:
     """Return whether one thing refers to an object, and so on down to its memory."""
-    if not _is_alone(owner, "owner"):
-        return False
     kind = type(owner)
+    kept = kind is Pages and is_kept(owner)
+    if not _is_alone(owner, "kept owner" if kept else "owner"):
+        return False
     if kind in (bytearray, Pages):
         return True
     if kind is memoryview:
@@ -79,7 +77,7 @@ _alone: dict[str, int] = {}
 
 
 def _calibrate() -> None:
-    packed: list[Segment] = [bytearray(1), memoryview(bytearray(1))]
+    packed: list[Segment] = [bytearray(1), memoryview(bytearray(1)), take(1)]
     own([*packed])
 
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import io
-import mmap
 import struct
 from collections.abc import Sequence
 from typing import TypeAlias
+
+from academy import pages
 
 Segment: TypeAlias = bytes | bytearray | memoryview
 """One piece of a serialized object or message; a view must be one of single bytes."""
@@ -38,9 +39,8 @@ ZEROED = 16 << 20
 millisecond for 4 MiB."""
 STEP = 1 << 20
 """Bytes by which a larger one grows."""
-PAGED = 32 << 20
-"""Bytes of memory that is taken from the system, page by page as it is filled: what is
-smaller, the allocator of the C library has ready from before."""
+MAPPED = 32 << 20
+"""Bytes of `bytes` that certainly have pages of their own, taken from the system."""
 _ZEROS = bytes(STEP)
 
 
@@ -69,8 +69,13 @@ def copied(data: Segment, kind: int) -> Segment:
     """Return a segment of a kind with these bytes, in memory of its own."""
     if kind == BYTES:
         return bytes(data)
-    copy = bytearray(data)
-    return copy if kind == BYTEARRAY else memoryview(copy)
+    if kind == BYTEARRAY:
+        return bytearray(data)
+    if len(data) < pages.FROM:
+        return memoryview(bytearray(data))
+    copy = pages.take(len(data))
+    copy[:] = data
+    return copy
 
 
 def detach(segments: Sequence[Segment]) -> list[Segment]:
@@ -116,8 +121,10 @@ class Slot:
             # It lets its own `bytes` be filled, and gives out the same in the end.
             self._buffer = _Filling(bytes(size))
             self._view = self._buffer.getbuffer()
-        elif kind == MEMORY and size >= PAGED:
-            self._view = memoryview(_pages(size))
+            if size >= MAPPED:
+                pages.prefer_large(self._view)
+        elif kind == MEMORY and size >= pages.FROM:
+            self._view = pages.take(size)
         elif kind == MEMORY or size <= ZEROED:
             self._array = bytearray(size)
             self._view = memoryview(self._array)
@@ -172,16 +179,3 @@ class Slot:
             self._array += more
         except BufferError:
             self._array = self._array + more
-
-
-class Pages(mmap.mmap):
-    """Memory of this process, taken from the system for one segment."""
-
-
-def _pages(size: int) -> Pages:
-    # Not in large pages: filling those is faster, but where the system has to make room
-    # for one, or a virtual machine to get it, that takes 5 ms.
-    try:
-        return Pages(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    except OSError as e:
-        raise MemoryError(str(e)) from e

@@ -19,6 +19,7 @@ from academy.bench.cases import (
     FIND,
     GIGABYTE,
     HYBRID,
+    ONE_WAY,
     QUICK_BESIDE,
     QUICK_ECHOES,
     Groups,
@@ -26,7 +27,7 @@ from academy.bench.cases import (
     imports,
 )
 from academy.bench.interpreter import PROGRAMS, Interpreter, ProgramError
-from academy.bench.rows import Beside, Calls, Echo, Fan, Find
+from academy.bench.rows import Beside, Calls, Echo, Fan, Find, OneWay
 
 HOME = Path(__file__).parent
 PEER_PROGRAMS = HOME / "programs"
@@ -185,14 +186,17 @@ def of_others(python: Interpreter, *, nats: bool) -> Groups:
             Case(row, PEER_PROGRAMS / file, settings, name=name, python=python, **more)
             for name, file in programs.items()
             # A NATS server lets messages through up to 1 MB.
-            if name != "NATS, pickle" or row is not Beside
+            if name != "NATS, pickle" or row not in (Beside, OneWay)
         ]
 
     return {
         "import": [imports("xoscar", ["xoscar"], python=python)],
         "calls": cases(Calls, CALLS),
         "echo": cases(Echo, ECHOES, quick=QUICK_ECHOES),
-        "gigabyte": cases(Echo, GIGABYTE, rounds=1),
+        "gigabyte": [
+            *cases(Echo, GIGABYTE, rounds=1),
+            *cases(OneWay, ONE_WAY, rounds=1),
+        ],
         "beside": cases(Beside, BESIDE, quick=QUICK_BESIDE),
         "fan": [
             Case(

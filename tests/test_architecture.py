@@ -23,8 +23,9 @@ def words(text: str) -> list[str]:
 PACKAGE = pathlib.Path(__file__).parent.parent / "academy"
 
 LAYERS: dict[int, str] = {
+    -1: "academy pages",
     # Values, links between processes, and what else knows nothing of agents.
-    0: "academy segment toml_file process_table value debug home event stats state "
+    0: "segment toml_file process_table value debug home event stats state "
     "method "
     "trace call_options logging.context embedded.error embedded.port embedded.process "
     "link link.config link.address link.meter link.refusal link.admission "
@@ -156,8 +157,8 @@ LAZY = {"cryptography", "psutil", "uvloop", "pydantic_core", "sklearn", "tomli_w
 """Packages that are imported in functions only: they are optional, or slow."""
 
 PURE = words(
-    "value segment ownership identifier tag exception error_code by_value serialize "
-    "header body message stats method describe call_options runtime_config "
+    "value pages segment ownership identifier tag exception error_code by_value "
+    "serialize header body message stats method describe call_options runtime_config "
     "exchange.client_config exchange.flight exchange.keys exchange.ledger "
     "exchange.outbox exchange.unconfirmed "
     "exchange.parcel exchange.stream exchange.transport exchange.verdict"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from academy.bench.case import Case
@@ -20,6 +21,7 @@ from academy.bench.rows import (
     Link,
     Mailboxes,
     Many,
+    OneWay,
     ServerCost,
     Worker,
 )
@@ -34,6 +36,7 @@ SIZES = [1_000, 100_000, 10_000_000, 100_000_000]
 ECHOES = {"measure": "echoes", "kinds": ["bytes", "bytearray", "numpy"], "sizes": SIZES}
 QUICK_ECHOES = {"sizes": SIZES[:3]}
 GIGABYTE = {"measure": "echoes", "kinds": ["bytes", "numpy"], "sizes": [1_000_000_000]}
+ONE_WAY = GIGABYTE | {"measure": "one way", "repeats": 3}
 BESIDE = {"measure": "beside", "size": 50_000_000, "seconds": 1.5}
 QUICK_BESIDE = {"seconds": 0.5}
 FAN = {"agents": 10, "exchange": "hybrid"}
@@ -72,10 +75,17 @@ def agents(row: type[Any], name: str, settings: Any, **more: Any) -> Case:
     return Case(row, PROGRAMS / "agents.py", settings, name=name, **more)
 
 
-def floors(row: type[Any], settings: dict[str, Any], **more: Any) -> list[Case]:
+def floors(
+    row: type[Any],
+    settings: dict[str, Any],
+    ways: Collection[str] = ("blocking", "asyncio"),
+    **more: Any,
+) -> list[Case]:
     """Return a case for each floor; a blocking socket has one call in flight."""
     found = []
     for name, way in FLOORS.items():
+        if way["way"] not in ways:
+            continue
         own = {**settings, **way, "kinds": ["bytes"]}
         if way["way"] == "blocking":
             own["in_flight"] = [1]
@@ -118,6 +128,8 @@ CASES: Groups = {
     "gigabyte": [
         agents(Echo, OURS, GIGABYTE | HYBRID, rounds=1),
         *floors(Echo, GIGABYTE, rounds=1),
+        agents(OneWay, OURS, ONE_WAY | HYBRID, rounds=1),
+        *floors(OneWay, ONE_WAY, ways={"blocking"}, rounds=1),
     ],
     "beside": [agents(Beside, OURS, BESIDE | HYBRID, quick=QUICK_BESIDE)],
     "fan": [Case(Fan, PROGRAMS / "fan.py", FAN, name=OURS)],

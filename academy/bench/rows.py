@@ -51,6 +51,18 @@ class Echo:
 
 
 @dataclass(frozen=True)
+class OneWay:
+    """Values sent to another process: the first one, and the median of others."""
+
+    case: str
+    kind: str
+    size: int
+    first_mb_per_s: float | None
+    mb_per_s: float | None
+    problem: str = ""
+
+
+@dataclass(frozen=True)
 class Beside:
     """No-op calls, alone and while large values go to the same process and back."""
 

@@ -37,6 +37,11 @@ READ = 256 * 1024
 READ_AMID = COPY_BELOW
 """The same where parts of a large message follow: they are better read to its place."""
 
+TURN = 512 * 1024
+"""Bytes of large messages after which nothing more is read in that turn of the event
+loop. That of asyncio reads once in a turn, that of uvloop up to 32 times, and what is
+to be done for other messages would wait."""
+
 
 class _Buffers(threading.local):
     """What is read goes here first. One per thread: it is used up at once."""
@@ -115,6 +120,8 @@ class Connection(asyncio.BufferedProtocol):
         self._large, self._small = buffers.large, buffers.small
         self._buffer = self._large
         self._filling = False
+        self._filled = 0
+        """Bytes of large messages that were read in this turn of the event loop."""
 
     def __repr__(self) -> str:
         return f"Connection({self.kind}, {self._protocol.state.name})"
@@ -164,10 +171,24 @@ class Connection(asyncio.BufferedProtocol):
         now = self._loop.time()
         if self._filling:
             self._filling = False
+            self._count_filled(nbytes)
             self._protocol.receive_filled(nbytes, now)
         else:
             self._protocol.receive_data(self._buffer[:nbytes], now)
         self._settle()
+
+    def _count_filled(self, size: int) -> None:
+        assert self._transport is not None
+        if not self._filled:
+            self._loop.call_soon(self._end_turn)
+        self._filled += size
+        if self._filled > TURN:
+            self._transport.pause_reading()
+
+    def _end_turn(self) -> None:
+        if self._filled > TURN and self._transport is not None:
+            self._transport.resume_reading()
+        self._filled = 0
 
     def eof_received(self) -> bool:
         """Note the end of the byte stream."""

@@ -16,7 +16,7 @@ from typing import Any
 
 import nats
 from nats.aio.msg import Msg
-from target import PATIENCE, Target, measure
+from target import METHODS, PATIENCE, Target, measure
 
 
 async def serve(url: str, pipe: Connection) -> None:
@@ -24,7 +24,7 @@ async def serve(url: str, pipe: Connection) -> None:
 
     async def answer(message: Msg) -> None:
         method, value = pickle.loads(message.data)
-        await message.respond(pickle.dumps(value if method == "echo" else None))
+        await message.respond(pickle.dumps(METHODS[method](value)))
 
     await client.subscribe("bench", cb=answer)
     await client.flush()
@@ -45,7 +45,12 @@ async def run(url: str, pid: int, settings: dict[str, Any]) -> list[dict[str, An
         return pickle.loads(answer.data)
 
     try:
-        target = Target(lambda: call("noop"), lambda value: call("echo", value), [pid])
+        target = Target(
+            lambda: call("noop"),
+            lambda value: call("echo", value),
+            lambda value: call("size", value),
+            [pid],
+        )
         return await measure(target, settings)
     finally:
         await client.close()

@@ -25,6 +25,10 @@ class Echo(mo.Actor):
         """Return a value."""
         return value
 
+    async def size(self, value: Any) -> int:
+        """Return how many bytes a value has."""
+        return memoryview(value).nbytes
+
 
 def free_address() -> str:
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -39,7 +43,7 @@ async def main(settings: dict[str, Any]) -> list[dict[str, Any]]:
             address=pool.external_address,
             allocate_strategy=ProcessIndex(1),
         )
-        target = Target(actor.noop, actor.echo, [await actor.pid()])
+        target = Target(actor.noop, actor.echo, actor.size, [await actor.pid()])
         return await measure(target, settings)
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import zmq
 import zmq.asyncio
-from target import Target, measure
+from target import METHODS, Target, measure
 
 Frames = list[Any]
 
@@ -37,7 +37,7 @@ async def serve(url: str) -> None:
         while True:
             who, number, *frames = await router.recv_multipart(copy=False)
             method, value = unpack(frames)
-            result = value if method == "echo" else None
+            result = METHODS[method](value)
             await router.send_multipart([who, number, *pack(result)], copy=False)
 
 
@@ -77,6 +77,7 @@ async def run(url: str, pid: int, settings: dict[str, Any]) -> list[dict[str, An
             target = Target(
                 lambda: caller.call("noop"),
                 lambda value: caller.call("echo", value),
+                lambda value: caller.call("size", value),
                 [pid],
             )
             await target.noop()

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from academy import ownership
+from academy import ownership, pages
 from academy.ownership import own
-from academy.segment import MEMORY, PAGED, Segment, Slot
+from academy.segment import MEMORY, Segment, Slot
 from academy.serialize import SerializationStrategy, pack, unpack
 
 SIZE = 100_000
@@ -61,7 +61,8 @@ def zeros() -> Any:
         lambda: zeros()[5:],
         lambda: np.frombuffer(bytearray(SIZE), np.uint8),
         lambda: received(SIZE),
-        lambda: received(PAGED),
+        lambda: received(pages.FROM),
+        lambda: received(pages.KEEP + 1),
         lambda: bytes(SIZE),
     ],
 )
@@ -83,7 +84,7 @@ def test_arrays_that_can_be_reached_are_copied(result: Any, hold: Any) -> None:
     assert not kept(result, hold)
 
 
-@pytest.mark.parametrize("size", [SIZE, PAGED])
+@pytest.mark.parametrize("size", [SIZE, pages.FROM, pages.KEEP + 1])
 @pytest.mark.parametrize(
     "hold",
     [

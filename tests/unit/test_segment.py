@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from academy import pages
 from academy.segment import (
     BYTEARRAY,
     BYTES,
     KINDS,
     MEMORY,
-    PAGED,
     STEP,
     ZEROED,
     Segment,
@@ -58,7 +58,7 @@ def test_a_slot_is_filled_bit_by_bit(kind: int, data: bytes, steps: list[int]) -
 
 
 @pytest.mark.parametrize("kind", ALL)
-@pytest.mark.parametrize("size", [STEP + 1, ZEROED + 1, PAGED + 1])
+@pytest.mark.parametrize("size", [STEP + 1, ZEROED + 1, pages.FROM + 1])
 def test_large_slots(kind: int, size: int) -> None:
     data = memoryview(pattern(size))
     slot = Slot(kind, size)
@@ -95,7 +95,7 @@ def test_a_slot_may_be_dropped_half_filled(
 
 
 def test_memory_is_writable() -> None:
-    for size in (10, PAGED):
+    for size in (10, pages.FROM):
         slot = Slot(MEMORY, size)
         slot.write(memoryview(bytes(size)))
         segment = slot.finish()
@@ -138,12 +138,20 @@ def test_a_table_with_an_unknown_kind() -> None:
 
 
 @pytest.mark.parametrize("kind", ALL)
-def test_copies(kind: int) -> None:
-    data = bytearray(b"text")
+@pytest.mark.parametrize("size", [4, pages.FROM, pages.KEEP + 1])
+def test_copies(kind: int, size: int) -> None:
+    data = bytearray(pattern(size))
     copy = copied(data, kind)
-    data[:] = b"????"
+    data[:] = bytes(size)
     assert KINDS[type(copy)] == kind
-    assert bytes(copy) == b"text"
+    assert copy == pattern(size)
+
+
+def test_a_large_copy_of_memory_is_in_pages_of_its_own() -> None:
+    copy = copied(memoryview(bytes(pages.FROM)), MEMORY)
+    assert isinstance(copy, memoryview)
+    assert type(copy.obj) is pages.Pages
+    assert not copy.readonly
 
 
 def test_detached_segments_are_not_those_of_the_sender() -> None:

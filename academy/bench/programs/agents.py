@@ -34,6 +34,11 @@ class Echo(Agent):
         return value
 
     @action
+    async def size(self, value: Any) -> int:
+        """Return how many bytes a value has."""
+        return memoryview(value).nbytes
+
+    @action
     async def neighbour(self) -> Any:
         """Launch another one in the same process, and return its handle."""
         return await self.agent_launch_alongside(Echo)
@@ -68,7 +73,8 @@ async def main(settings: dict[str, Any]) -> list[dict[str, Any]]:
         if settings["measure"] == "beside":
             # Messages of one to the other keep their order: small ones would wait.
             small = await agent.neighbour()
-        return await measure(Target(small.noop, agent.echo, others), settings)
+        target = Target(small.noop, agent.echo, agent.size, others)
+        return await measure(target, settings)
 
 
 if __name__ == "__main__":

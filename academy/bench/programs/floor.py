@@ -1,7 +1,8 @@
 """Program: the bare floor, bytes to another process and back.
 
 No header, no pickle, no names: what is left of a call when everything is taken away. A
-message must have arrived before it is sent back, so a large one goes one way at a time.
+message must have arrived before it is answered, so a large one goes one way at a time;
+the answer is its beginning, if not all of it.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import functools
 import json
 import multiprocessing
 import socket
+import struct
 import sys
 import tempfile
 import threading
@@ -23,6 +25,9 @@ from target import Target, measure
 
 SMALL = b"x" * 200
 """About as long as the head of a call."""
+
+LENGTHS = struct.Struct("!QQ")
+"""What a connection begins with: how long messages are, and their answers."""
 
 Address = str | tuple[str, int]
 """Where the other process listens: a path, or host and port."""
@@ -42,14 +47,15 @@ def receive(sock: socket.socket, buffer: memoryview) -> bool:
 
 
 def answer(sock: socket.socket) -> None:
-    """Send back all messages, which are as long as the first 8 bytes say."""
+    """Answer all messages."""
     with sock:
-        size = bytearray(8)
-        if not receive(sock, memoryview(size)):
+        lengths = bytearray(LENGTHS.size)
+        if not receive(sock, memoryview(lengths)):
             return
-        buffer = memoryview(bytearray(int.from_bytes(size)))
+        size, answer_size = LENGTHS.unpack(lengths)
+        buffer = memoryview(bytearray(size))
         while receive(sock, buffer):
-            sock.sendall(buffer)
+            sock.sendall(buffer[:answer_size])
 
 
 def serve_blocking(listener: socket.socket) -> None:
@@ -60,7 +66,7 @@ def serve_blocking(listener: socket.socket) -> None:
 
 
 class BlockingLine:
-    """A connection for messages of one length. No other task runs during a call."""
+    """A connection for answers of one length. No other task runs during a call."""
 
     def __init__(self, sock: socket.socket, size: int) -> None:
         self._sock = sock
@@ -114,10 +120,14 @@ class Messages(asyncio.BufferedProtocol, abc.ABC):
 
 
 class Answers(Messages):
-    """Sends messages back."""
+    """Sends messages back; of a large one as much as is asked for."""
+
+    def __init__(self, size: int, answer_size: int) -> None:
+        super().__init__(size)
+        self._most = max(answer_size, self.AT_ONCE)
 
     def take(self, messages: bytearray) -> None:
-        self.transport.write(messages)
+        self.transport.write(memoryview(messages)[: self._most])
 
 
 class Line(Messages):
@@ -148,13 +158,13 @@ class Line(Messages):
 
 
 async def serve_asyncio(listener: socket.socket) -> None:
-    """Answer on each connection; its first 8 bytes say how long messages are."""
+    """Answer on each connection."""
     loop = asyncio.get_running_loop()
     listener.setblocking(False)
     while True:
         sock, _ = await loop.sock_accept(listener)
-        size = int.from_bytes(await loop.sock_recv(sock, 8))
-        await loop.connect_accepted_socket(functools.partial(Answers, size), sock)
+        lengths = LENGTHS.unpack(await loop.sock_recv(sock, LENGTHS.size))
+        await loop.connect_accepted_socket(functools.partial(Answers, *lengths), sock)
 
 
 # Both.
@@ -180,21 +190,23 @@ def serve(way: str, directory: str | None, pipe: Connection) -> None:
             asyncio.run(serve_asyncio(listener))
 
 
-def connect(address: Address, size: int) -> socket.socket:
+def connect(address: Address, size: int, answer_size: int) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX if isinstance(address, str) else socket.AF_INET)
     sock.connect(address)
     if isinstance(address, tuple):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    sock.sendall(size.to_bytes(8))
+    sock.sendall(LENGTHS.pack(size, answer_size))
     return sock
 
 
-async def open_line(way: str, address: Address, size: int) -> BlockingLine | Line:
-    sock = connect(address, size)
+async def open_line(
+    way: str, address: Address, size: int, answer_size: int
+) -> BlockingLine | Line:
+    sock = connect(address, size, answer_size)
     if way == "blocking":
-        return BlockingLine(sock, size)
+        return BlockingLine(sock, answer_size)
     _, line = await asyncio.get_running_loop().create_connection(
-        functools.partial(Line, size), sock=sock
+        functools.partial(Line, answer_size), sock=sock
     )
     return line
 
@@ -203,18 +215,25 @@ async def run(
     address: Address, pid: int, settings: dict[str, Any]
 ) -> list[dict[str, Any]]:
     way = settings["way"]
-    lines: dict[int, BlockingLine | Line] = {}
+    lines: dict[tuple[int, int], BlockingLine | Line] = {}
+
+    async def call(message: bytes, answer_size: int) -> bytearray:
+        lengths = len(message), answer_size
+        line = lines.get(lengths) or await open_line(way, address, *lengths)
+        lines[lengths] = line
+        return await line.call(message)
 
     async def echo(message: bytes) -> bytearray:
-        size = len(message)
-        line = lines.get(size) or await open_line(way, address, size)
-        lines[size] = line
-        return await line.call(message)
+        return await call(message, len(message))
+
+    async def send(message: bytes) -> int:
+        await call(message, Messages.AT_ONCE)
+        return len(message)
 
     try:
         await echo(SMALL)
-        small = lines[len(SMALL)]
-        target = Target(lambda: small.call(SMALL), echo, [pid])
+        small = lines[len(SMALL), len(SMALL)]
+        target = Target(lambda: small.call(SMALL), echo, send, [pid])
         return await measure(target, settings)
     finally:
         for line in lines.values():

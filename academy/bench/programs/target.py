@@ -20,6 +20,13 @@ COPIES = 10
 """How often the memory of the machine must hold a value before it is tried: in both
 processes there is one that is sent and one that is received, in parts and whole."""
 
+METHODS: dict[str, Callable[[Any], Any]] = {
+    "noop": lambda value: None,
+    "echo": lambda value: value,
+    "size": lambda value: memoryview(value).nbytes,
+}
+"""What the other process does, where it is told by name."""
+
 
 @dataclass
 class Target:
@@ -28,11 +35,13 @@ class Target:
     Attributes:
         noop: Has it do nothing.
         echo: Sends it a value and returns what comes back.
+        size: Sends it a value and returns how many bytes have come.
         pids: Which processes that is, if it is not this one.
     """
 
     noop: Callable[[], Awaitable[Any]]
     echo: Callable[[Any], Awaitable[Any]]
+    size: Callable[[Any], Awaitable[int]]
     pids: Sequence[int] = ()
 
 
@@ -70,8 +79,7 @@ async def echoes(target: Target, settings: dict[str, Any]) -> list[dict[str, Any
 async def echo(
     target: Target, kind: str, size: int, seconds: float
 ) -> dict[str, float | str]:
-    if COPIES * size > memory():
-        raise MemoryError(f"needs {COPIES * size / 1e9:g} GB")
+    check_memory(size)
     value = make_value(kind, size)
     if size < 100e6:  # what is larger takes long, and warms up by itself
         await asyncio.wait_for(target.echo(value), PATIENCE)
@@ -81,11 +89,54 @@ async def echo(
         begin = time.perf_counter()
         answer = await asyncio.wait_for(target.echo(value), PATIENCE)
         trips.append(time.perf_counter() - begin)
-        if memoryview(answer).nbytes != size:
-            raise AssertionError(f"sent {size} bytes, got {len(answer)}")
+        check_size(size, memoryview(answer).nbytes)
         del answer  # at most one at a time, when they are large
     trip = percentile(sorted(trips), 0.5)
     return {"p50_ms": trip * 1e3, "mb_per_s": 2 * size / trip / 1e6, "problem": ""}
+
+
+async def one_way(target: Target, settings: dict[str, Any]) -> list[dict[str, Any]]:
+    """Send large values there: first to a process that had none, then again."""
+    rows = []
+    for size in settings["sizes"]:
+        for kind in settings["kinds"]:
+            row = {"kind": kind, "size": size}
+            row |= dict.fromkeys(("first_mb_per_s", "mb_per_s"))
+            try:
+                trips = await send(target, kind, size, 1 + settings["repeats"])
+                rates = [size / trip / 1e6 for trip in trips]
+                row |= {
+                    "first_mb_per_s": rates[0],
+                    "mb_per_s": percentile(sorted(rates[1:]), 0.5),
+                    "problem": "",
+                }
+            except Exception as e:
+                row["problem"] = problem(e)
+            rows.append(row)
+    return rows
+
+
+async def send(target: Target, kind: str, size: int, times: int) -> list[float]:
+    """Return how many seconds it takes each time to send a value."""
+    check_memory(size)
+    value = make_value(kind, size)
+    trips = []
+    for _ in range(times):
+        begin = time.perf_counter()
+        found = await asyncio.wait_for(target.size(value), PATIENCE)
+        trips.append(time.perf_counter() - begin)
+        check_size(size, found)
+    return trips
+
+
+def check_memory(size: int) -> None:
+    if COPIES * size > memory():
+        raise MemoryError(f"needs {COPIES * size / 1e9:g} GB")
+
+
+def check_size(sent: int, found: int) -> None:
+    if sent != found:
+        raise AssertionError(f"sent {sent} bytes, got {found}")
 
 
 def memory() -> int:
@@ -139,4 +190,4 @@ async def beside(target: Target, settings: dict[str, Any]) -> list[dict[str, Any
     ]
 
 
-MEASURES = {"calls": calls, "echoes": echoes, "beside": beside}
+MEASURES = {"calls": calls, "echoes": echoes, "one way": one_way, "beside": beside}

@@ -13,6 +13,7 @@ SETTINGS: dict[str, Any] = {
     "sizes": [10, 1000],
     "kinds": ["bytes", "bytearray", "numpy"],
     "size": 100,
+    "repeats": 2,
 }
 
 
@@ -33,10 +34,14 @@ class Other:
         self.kinds.add(type(value))
         return value
 
+    async def size(self, value: Any) -> int:
+        return memoryview(await self.echo(value)).nbytes
+
 
 async def measure(target: ModuleType, other: Other, what: str) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = await target.measure(
-        target.Target(other.noop, other.echo), {**SETTINGS, "measure": what}
+        target.Target(other.noop, other.echo, other.size),
+        {**SETTINGS, "measure": what},
     )
     return rows
 
@@ -72,6 +77,28 @@ async def test_an_echo_that_lost_something_is_told(target: ModuleType) -> None:
             return value[1:]
 
     rows = await measure(target, Deaf(), "echoes")
+    assert rows[0]["problem"] == "AssertionError: sent 10 bytes, got 9"
+
+
+async def test_one_way(target: ModuleType) -> None:
+    rows = await measure(target, Other(limit=10), "one way")
+    fine, refused = rows[:3], rows[3:]
+    assert [row["kind"] for row in fine] == SETTINGS["kinds"]
+    for row in fine:
+        assert row["first_mb_per_s"] > 0
+        assert row["mb_per_s"] > 0
+        assert not row["problem"]
+    for row in refused:
+        assert row["mb_per_s"] is row["first_mb_per_s"] is None
+        assert row["problem"].startswith("OverflowError")
+
+
+async def test_what_has_not_come_is_told(target: ModuleType) -> None:
+    class Deaf(Other):
+        async def size(self, value: Any) -> int:
+            return 9
+
+    rows = await measure(target, Deaf(), "one way")
     assert rows[0]["problem"] == "AssertionError: sent 10 bytes, got 9"
 
 

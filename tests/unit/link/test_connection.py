@@ -10,12 +10,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 import pytest
 
 from academy.link.config import LinkConfig
-from academy.link.connection import COPY_BELOW, WRITE_BUFFER, Connection
+from academy.link.connection import COPY_BELOW, TURN, WRITE_BUFFER, Connection
 from academy.link.frame import Control, Data, Filled, Frame, Part
 from academy.link.handshake import Role
 from academy.link.protocol import Cause
 from tests.unit.link.network import PATIENCE, QUICK, Changes, nothing_left
-from tests.unit.link.pair import CLIENT, CONFIG, SECRET, SERVER, plain, protocol
+from tests.unit.link.pair import CLIENT, CONFIG, SECRET, SERVER, plain, protocol, wire
 
 LARGE = bytes(range(256)) * 200
 
@@ -322,6 +322,31 @@ class TestParts:
         assert line.server.placed == len(data) + 3
         if direct:
             assert self.whole(line.server) == data + b"end"
+
+    async def test_an_event_loop_that_reads_again_and_again(
+        self, open_line: Open
+    ) -> None:
+        """As that of uvloop does: what else there is to do has its turn."""
+        line = await open_line()
+        server, connection = line.server, line.server.connection
+        data = bytes(TURN // 2)
+        stream = memoryview(wire([Part(1, 7, False, data)] * 8))
+        server.place = bytearray(8 * len(data))
+        turns = 0
+        while stream:
+            turns += 1
+            begin = server.placed
+            while stream and server.transport.is_reading():
+                room = connection.get_buffer(-1)
+                size = min(len(room), len(stream))
+                room[:size] = stream[:size]
+                connection.buffer_updated(size)
+                stream = stream[size:]
+            assert 0 < server.placed - begin < 3 * TURN
+            await asyncio.sleep(0)
+        assert turns > 1
+        assert server.transport.is_reading()
+        assert server.placed == 8 * len(data)
 
     async def test_when_all_is_written(self, open_line: Open) -> None:
         line = await open_line()
