@@ -236,7 +236,11 @@ class Directory:
     async def audit(self, uid: EntityId, stream: str) -> Books:
         """Return what is known about a destination and one stream to it."""
         reply = await self._server.call(
-            "audit", entity_key(uid), stream, timeout=AUDIT_TIMEOUT
+            "audit",
+            entity_key(uid),
+            stream,
+            timeout=AUDIT_TIMEOUT,
+            stall=AUDIT_TIMEOUT,
         )
         if reply[0] == b"terminated":
             return Books("terminated", 0, False, 0, 0, Mark())

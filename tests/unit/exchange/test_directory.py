@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import platform
@@ -426,6 +427,27 @@ async def test_the_books(
     assert (await directory.audit(agent, "s")).taken == Mark()
     await directory.terminate(agent, "")
     assert (await directory.audit(agent, "s")).state == "terminated"
+
+
+async def test_an_audit_does_not_wait_for_the_connection(
+    proxy: Proxy,
+    proxied: RedisConnectionInfo,
+    keys: Keys,
+    agent: AgentId[Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """That of the commands is given up after 5 s, and the next look would be late."""
+    monkeypatch.setattr(directory_module, "AUDIT_TIMEOUT", 0.3)
+    commands = Server(proxied, keys.prefix)
+    await commands.open()
+    directory = Directory(commands)
+    assert (await directory.audit(agent, "s")).state == "missing"
+    proxy.hold()
+    async with asyncio.timeout(2):
+        for _ in range(3):
+            with pytest.raises(ServerUnavailableError, match=r"no answer for 0\.3 s"):
+                await directory.audit(agent, "s")
+    await commands.close()
 
 
 # Errors
