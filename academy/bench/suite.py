@@ -18,6 +18,8 @@ from academy.bench.table import Table, tables
 from academy.embedded import EmbeddedServer
 
 RATIOS = "How many times better ours is. "
+BUDGET = 600.0
+"""Seconds that a run may take: no round begins that would take it beyond."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ def run(
 ) -> Results:
     """Run all cases in turn, again and again, with a server of their own.
 
-    A case that failed is not run again.
+    A case that failed is not run again. There are fewer rounds where one takes long.
 
     Args:
         groups: The cases.
@@ -114,29 +116,29 @@ def run(
     machine, begin = this_machine(), time.monotonic()
     found: list[Any] = []
     failures: dict[int, kinds.Failure] = {}
+    elapsed = longest = 0.0
     with EmbeddedServer() as server:
         bench = Bench(server, quick, seconds)
-        for number, case in rounds(groups, quick=quick):
-            if id(case) in failures:
-                continue
-            say(f"round {number}: {case.row.__name__}, {case.name or 'academy'}")
-            try:
-                found += case.run(bench)
-            except ProgramError as e:
-                say(str(e))
-                failures[id(case)] = case.failure(e)
+        for number, cases in enumerate(rounds(groups, quick=quick), 1):
+            if elapsed + longest > BUDGET:
+                say(f"no round {number}: it would take too long")
+                break
+            for case in [c for c in cases if id(c) not in failures]:
+                say(f"round {number}: {case.row.__name__}, {case.name or 'academy'}")
+                try:
+                    found += case.run(bench)
+                except ProgramError as e:
+                    say(str(e))
+                    failures[id(case)] = case.failure(e)
+            longest = max(longest, time.monotonic() - begin - elapsed)
+            elapsed = time.monotonic() - begin
     took = time.monotonic() - begin
     rows = [*kinds.medians(found), *failures.values()]
     return Results(machine, quick, took, rows)
 
 
-def rounds(groups: Groups, *, quick: bool) -> list[tuple[int, Case]]:
-    """Return the cases in the order in which they are run, with the round's number."""
+def rounds(groups: Groups, *, quick: bool) -> list[list[Case]]:
+    """Return the cases of each round, in the order in which they are run."""
     cases = [case for group in groups.values() for case in group]
     last = 1 if quick else max((case.rounds for case in cases), default=0)
-    return [
-        (number, case)
-        for number in range(1, last + 1)
-        for case in cases
-        if number <= case.rounds
-    ]
+    return [[c for c in cases if number <= c.rounds] for number in range(1, last + 1)]

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from academy.bench import suite
 from academy.bench.case import Bench, Case
 from academy.bench.cases import CASES, NOT_QUICK, OURS
 from academy.bench.interpreter import Interpreter
@@ -50,12 +51,8 @@ def test_only_some_groups_in_their_order() -> None:
 def test_cases_are_run_in_turn(tmp_path: Path) -> None:
     a, b, c = (case(tmp_path, {}, rounds=number) for number in (2, 1, 3))
     groups = {"one": [a, b], "two": [c]}
-    assert rounds(groups, quick=True) == [(1, a), (1, b), (1, c)]
-    assert rounds(groups, quick=False) == [
-        *[(1, a), (1, b), (1, c)],
-        *[(2, a), (2, c)],
-        (3, c),
-    ]
+    assert rounds(groups, quick=True) == [[a, b, c]]
+    assert rounds(groups, quick=False) == [[a, b, c], [a, c], [c]]
     assert rounds({}, quick=False) == []
 
 
@@ -83,6 +80,17 @@ def test_run(tmp_path: Path) -> None:
         "round 1: Echo, bad",
         "round 2: Echo, good",
     ]
+
+
+def test_no_round_begins_that_would_take_too_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(suite, "BUDGET", 0.0)
+    row = {"kind": "bytes", "size": 1, "p50_ms": 1.0, "mb_per_s": 2.0}
+    said: list[str] = []
+    results = run({"group": [case(tmp_path, row, name="a", rounds=3)]}, say=said.append)
+    assert said == ["round 1: Echo, a", "no round 2: it would take too long"]
+    assert results.rows == [Echo("a", "bytes", 1, 1.0, 2.0)]
 
 
 def test_a_peer_may_fail(tmp_path: Path) -> None:
@@ -122,6 +130,7 @@ def test_json_there_and_back() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_all_programs_of_this_package() -> None:
     """Each once, for a moment; large values are not for tests."""
     names = set(CASES) - {"gigabyte", "beside"}
