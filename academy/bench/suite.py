@@ -116,22 +116,23 @@ def run(
     machine, begin = this_machine(), time.monotonic()
     found: list[Any] = []
     failures: dict[int, kinds.Failure] = {}
-    elapsed = longest = 0.0
+    spent: dict[int, float] = {}
     with EmbeddedServer() as server:
         bench = Bench(server, quick, seconds)
         for number, cases in enumerate(rounds(groups, quick=quick), 1):
-            if elapsed + longest > BUDGET:
+            due = sum(spent.get(id(case), 0.0) for case in cases)
+            if due and time.monotonic() - begin + due > BUDGET:
                 say(f"no round {number}: it would take too long")
                 break
             for case in [c for c in cases if id(c) not in failures]:
                 say(f"round {number}: {case.row.__name__}, {case.name or 'academy'}")
+                start = time.monotonic()
                 try:
                     found += case.run(bench)
                 except ProgramError as e:
                     say(str(e))
                     failures[id(case)] = case.failure(e)
-            longest = max(longest, time.monotonic() - begin - elapsed)
-            elapsed = time.monotonic() - begin
+                spent[id(case)] = time.monotonic() - start
     took = time.monotonic() - begin
     rows = [*kinds.medians(found), *failures.values()]
     return Results(machine, quick, took, rows)
