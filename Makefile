@@ -7,8 +7,11 @@ BIN := .venv/bin
 demo: .venv/.ok-demo  ## run the demo: agents learn together, one worker is killed
 	@$(BIN)/academy demo
 
+# Two at a time, file by file; they have namespaces, ports and directories of their own.
+TEST := pytest -q -n 2 --dist loadfile -m "not slow and not fault"
+
 test: .venv/.ok-dev  ## run the tests (not those marked slow or fault)
-	$(BIN)/pytest -q -m "not slow and not fault"
+	$(BIN)/$(TEST)
 
 check: .venv/.ok-dev  ## lint, format, types, import directions, public names, versions
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
@@ -20,7 +23,7 @@ test-all:  ## run the tests on every CPython >= 3.11 of this machine
 	@scripts/test_all.sh
 
 test-acl: .venv/.ok-dev  ## run the tests as users who may use one namespace
-	ACADEMY_TEST_ACL=1 $(BIN)/pytest -q -m "not slow and not fault"
+	ACADEMY_TEST_ACL=1 $(BIN)/$(TEST)
 
 faults: .venv/.ok-dev  ## run the tests that kill, stop and cut things
 	$(BIN)/pytest -q -m fault

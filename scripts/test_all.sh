@@ -20,7 +20,7 @@ run_tests() {
             "$environment/bin/pip" install -q --disable-pip-version-check -e '.[dev]' &&
             touch "$environment/.ok" || return 1
     fi
-    "$environment/bin/pytest" -q -m "not slow and not fault"
+    "$environment/bin/pytest" -q -n 2 --dist loadfile -m "not slow and not fault"
 }
 
 done="" failed=""

@@ -1,16 +1,24 @@
-"""Fixtures for all tests: a real server, namespaces, and no process left behind."""
+"""Fixtures for all tests: a real server, namespaces, and no process left behind.
+
+At the end the table of faults is printed, and written to a file if asked to.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import os
 import signal
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import hypothesis
 import psutil
 import pytest
 
 from academy.embedded import EmbeddedServer
+from tests.fault import report
 from tests.restricted import RESTRICTED, RestrictedServer, Server
 
 # How long one example takes says nothing on a machine that does other things, too.
@@ -98,3 +106,29 @@ def _restrict(
     if isinstance(server, RestrictedServer):
         admin = request.node.get_closest_marker("admin")
         server.restrict(None if admin else namespace)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Pass on the faults that were met here, if this process tests for another one."""
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output["faults"] = [dataclasses.asdict(row) for row in report.rows()]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take the faults that another process has met."""
+    for row in getattr(node, "workeroutput", {}).get("faults", []):
+        report.add(report.Row(**row))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    rows = report.rows()
+    if not rows:
+        return
+    table = report.table(rows)
+    terminalreporter.section(f"faults: {report.title()}")
+    terminalreporter.write(table)
+    path = os.environ.get("ACADEMY_FAULT_REPORT")
+    if path:
+        Path(path).write_text(f"{report.title()}\n\n{table}")

@@ -93,6 +93,12 @@ def floors(
     return found
 
 
+def one_copy(settings: dict[str, Any], **more: Any) -> Case:
+    """Return the case of values that are copied once each way, by nobody else."""
+    name, program = "floor, one copy each way", PROGRAMS / "one_copy.py"
+    return Case(Echo, program, settings | {"kinds": ["bytes"]}, name=name, **more)
+
+
 def imports(name: str, modules: list[str], **more: Any) -> Case:
     """Return a case that imports modules; it has rounds of its own."""
     settings = {"modules": modules, "repeats": 9}
@@ -124,6 +130,7 @@ CASES: Groups = {
     "echo": [
         agents(Echo, OURS, ECHOES | HYBRID, quick=QUICK_ECHOES),
         *floors(Echo, ECHOES, quick=QUICK_ECHOES),
+        one_copy(ECHOES, quick=QUICK_ECHOES),
     ],
     "gigabyte": [
         agents(Echo, OURS, GIGABYTE | HYBRID, rounds=1),

@@ -40,7 +40,8 @@ from academy.task import Tasks
 
 logger = logging.getLogger(__name__)
 
-_Work: TypeAlias = tuple[Line, Message[Any], list[Segment], int, bool]
+_Work: TypeAlias = tuple[BoundMailbox, Outlet, Message[Any], list[Segment], int, bool]
+_Waiting: TypeAlias = tuple[Line, Parcel]
 
 LEND_FROM = 256 * 1024
 """Bytes of a message from which its memory is not copied while its sender waits."""
@@ -101,18 +102,17 @@ class Courier:
             case. It raises a `BackpressureTimeout` if the destination did not keep up
             for 30 s, so that the message was not sent, and else as `Queues.accepted`.
         """
-        line = outlet.line or self._open(box, outlet)
-        work = line, message, segments, size, lent
+        work = box, outlet, message, segments, size, lent
         if (waiting := self._submit(work)) is not None:
-            return self._finish(outlet, work, waiting)
+            return self._finish(work, waiting)
         outlet.stream.known = True
         return None
 
-    async def _finish(self, outlet: Outlet, work: _Work, waiting: Parcel) -> None:
-        line = work[0]
+    async def _finish(self, work: _Work, waiting: _Waiting) -> None:
+        box, outlet, message, *_ = work
         try:
             try:
-                await self._accepted(line, waiting)
+                await self._accepted(*waiting)
             except (NotRegisteredError, BadEntityIdError) as e:
                 if not outlet.stream.known and isinstance(e, BadEntityIdError):
                     raise
@@ -121,7 +121,7 @@ class Courier:
                 async with outlet.closed_gate():
                     await self._recover(work, give_up, e)
         except ExchangeError:
-            line.box.ledger.forget(work[1].tag)
+            box.ledger.forget(message.tag)
             raise
         outlet.stream.known = True
 
@@ -133,15 +133,16 @@ class Courier:
             try:
                 waiting = self._submit(work)
                 if waiting is not None:
-                    await self._accepted(work[0], waiting)
+                    await self._accepted(*waiting)
                 return
             except (NotRegisteredError, BadEntityIdError) as e:
                 error = e
         raise error
 
-    def _submit(self, work: _Work) -> Parcel | None:
-        """Put a message into the outbox; return its parcel if it has to wait there."""
-        line, message, segments, size, lent = work
+    def _submit(self, work: _Work) -> _Waiting | None:
+        """Put a message into the outbox; return where it has to wait there."""
+        box, outlet, message, segments, size, lent = work
+        line = outlet.line or self._open(box, outlet)
         outbox = line.outbox
         if outbox.incarnation == 0:
             self.seek(line)
@@ -157,14 +158,14 @@ class Courier:
         parcel.note = header
         if lent:
             parcel.lent = functools.partial(self._take_back, line)
-        line.box.ledger.sending(header, now, line.key.lane, parcel.seq, parcel)
+        box.ledger.sending(header, now, line.key.lane, parcel.seq, parcel)
         if effects is None:
             assert line.peer is not None
             line.peer.send(line.key, parcel.seq, segments, size, lent)
             return None
         parcel.accepted = self._loop.create_future()
         self._run(line, effects)
-        return parcel
+        return line, parcel
 
     def _take_back(self, line: Line, parcel: Parcel) -> None:
         """Let go of the memory of a message whose call has ended."""
@@ -203,7 +204,7 @@ class Courier:
         limits = window, self._config.window_bytes, QUEUE_LIMIT
         outbox = Outbox(outlet.stream, *limits, direct=self.direct)
         key = ChannelKey(box.uid.uid, box.inc, dest.uid, lane)
-        line = outlet.line = Line(box, dest, key, outbox)
+        line = outlet.line = Line(box, outlet, key, outbox)
         self.lines.add(line)
         return line
 
@@ -299,9 +300,9 @@ class Courier:
     def drop(self, line: Line) -> None:
         """Forget a line; what is on the way is given up."""
         self.lines.remove(line)
-        outlet = line.box.outlets[line.key.lane].get(line.dest.uid.int)
-        if outlet is not None and outlet.line is line:
-            outlet.line = None
+        if line.outlet.line is line:
+            # What comes next makes a new one.
+            line.outlet.line = None
         if line.timer is not None:
             line.timer.cancel()
         if line.looks is not None:

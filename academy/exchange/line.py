@@ -14,6 +14,7 @@ from academy.exchange.bound import BoundMailbox
 from academy.exchange.delivery_failure import failure_body
 from academy.exchange.ledger import Awaited
 from academy.exchange.outbox import Outbox
+from academy.exchange.outlet import Outlet
 from academy.exchange.parcel import Parcel
 from academy.exchange.stream import REPLIES, REQUESTS
 from academy.identifier import EntityId
@@ -31,7 +32,7 @@ class Line:
 
     Attributes:
         box: The sending mailbox.
-        dest: The mailbox it goes to.
+        outlet: Where its messages come from.
         key: Its channel.
         outbox: What is on the way.
         process: The process that has the destination, as far as is known; else empty.
@@ -43,7 +44,7 @@ class Line:
     """
 
     box: BoundMailbox
-    dest: EntityId
+    outlet: Outlet
     key: ChannelKey
     outbox: Outbox
     process: bytes = b""
@@ -52,6 +53,11 @@ class Line:
     timer: asyncio.TimerHandle | None = None
     looks: asyncio.Task[None] | None = None
     waits: asyncio.Future[None] | None = None
+
+    @property
+    def dest(self) -> EntityId:
+        """The mailbox it goes to."""
+        return self.outlet.dest
 
     def drained(self) -> asyncio.Future[None]:
         """Return what is resolved when nothing is on the way any more."""
@@ -96,9 +102,14 @@ class Line:
 
 async def drained(lines: list[Line], timeout: float) -> None:
     """Wait until nothing is on the way on any line, at most so many seconds."""
-    waits = [line.drained() for line in lines if len(line.outbox)]
-    if waits:
-        await asyncio.wait(waits, timeout=timeout)
+    now = asyncio.get_running_loop().time
+    until = now() + timeout
+    # Again, for more may have come meanwhile.
+    while waits := [line.drained() for line in lines if len(line.outbox)]:
+        left = until - now()
+        if left <= 0:
+            return
+        await asyncio.wait(waits, timeout=left)
 
 
 class Lines:
@@ -120,7 +131,8 @@ class Lines:
 
     def remove(self, line: Line) -> None:
         """Forget a line."""
-        self._by_key.pop(line.key, None)
+        if self._by_key.get(line.key) is line:
+            del self._by_key[line.key]
         _discard(self._by_box, line.box, line)
         _discard(self._by_dest, line.dest.uid, line)
         if line.dest.uid not in self._by_dest:

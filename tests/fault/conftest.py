@@ -1,14 +1,10 @@
-"""Prints the table of faults at the end, and writes it to a file if asked to."""
+"""Fixtures for tests of faults."""
 
 from __future__ import annotations
 
-import os
 import socket
-from pathlib import Path
 
 import pytest
-
-from tests.fault import report
 
 
 @pytest.fixture
@@ -17,15 +13,3 @@ def free_port() -> int:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         return int(sock.getsockname()[1])
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    rows = report.rows()
-    if not rows:
-        return
-    table = report.table(rows)
-    terminalreporter.section(f"faults: {report.title()}")
-    terminalreporter.write(table)
-    path = os.environ.get("ACADEMY_FAULT_REPORT")
-    if path:
-        Path(path).write_text(f"{report.title()}\n\n{table}")

@@ -1,4 +1,4 @@
-"""Networks for the tests here, and the table of faults at the end."""
+"""Networks for the tests here."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from academy.embedded import EmbeddedServer
-from tests.fault import conftest as faults
 from tests.network.topology import Host, Network, missing
 
 
@@ -48,10 +47,3 @@ def ipv6_url(ipv6: tuple[Host, str]) -> Iterator[str]:
     """A server that this host is reached at by IPv6 alone."""
     with EmbeddedServer(host=ipv6[1]) as server:
         yield server.url
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print the table, unless the tests beside these do."""
-    manager = terminalreporter.config.pluginmanager
-    if not manager.hasplugin(str(Path(faults.__file__))):
-        faults.pytest_terminal_summary(terminalreporter)

@@ -6,8 +6,9 @@ import pytest
 
 from academy.exchange.bound import BoundMailbox
 from academy.exchange.ledger import Awaited
-from academy.exchange.line import Line, Lines
+from academy.exchange.line import Line, Lines, drained
 from academy.exchange.outbox import Outbox
+from academy.exchange.outlet import Outlet
 from academy.exchange.stream import REPLIES, REQUESTS, Received, SendStream
 from academy.identifier import AgentId, EntityId
 from academy.link.channel import ChannelKey
@@ -22,8 +23,9 @@ async def box() -> BoundMailbox:
 
 
 def make(box: BoundMailbox, dest: EntityId = DEST, lane: int = REQUESTS) -> Line:
-    outbox = Outbox(SendStream(box.key, box.inc, lane), 8, 1000)
-    return Line(box, dest, ChannelKey(box.uid.uid, box.inc, dest.uid, lane), outbox)
+    outlet = Outlet(dest, SendStream(box.key, box.inc, lane))
+    outbox = Outbox(outlet.stream, 8, 1000)
+    return Line(box, outlet, ChannelKey(box.uid.uid, box.inc, dest.uid, lane), outbox)
 
 
 def awaited(line: Line, *, now: float = 0.0) -> Awaited:
@@ -57,6 +59,39 @@ async def test_lines_are_found_by_all_that_they_belong_to(box: BoundMailbox) -> 
     assert not (lines.of(box))
     assert not (lines.to(DEST.uid))
     assert not (lines.at(b"q"))
+
+
+async def test_of_two_lines_of_a_channel_the_later_is_found(
+    box: BoundMailbox,
+) -> None:
+    lines, former, later = Lines(), make(box), make(box)
+    lines.add(former)
+    lines.add(later)
+    lines.remove(former)
+    assert lines.get(later.key) is later
+    assert lines.all() == lines.of(box) == lines.to(DEST.uid) == [later]
+
+
+async def test_waiting_until_nothing_is_on_the_way(box: BoundMailbox) -> None:
+    line = make(box)
+    line.outbox.expect(0.0)
+    first = awaited(line).parcel
+    assert first is not None
+    waiting = asyncio.create_task(drained([line], 60.0))
+    await asyncio.sleep(0)
+    line.outbox.drop(first)
+    line.note_progress()
+    second = awaited(line).parcel  # before anybody has run
+    assert second is not None
+    done, _ = await asyncio.wait([waiting], timeout=0.05)
+    assert not done
+    line.outbox.drop(second)
+    line.note_progress()
+    async with asyncio.timeout(5):
+        await waiting
+    awaited(line)
+    async with asyncio.timeout(5):
+        await drained([line], 0.01)  # and no longer than that
 
 
 async def test_a_sender_that_waits_is_told_once(box: BoundMailbox) -> None:

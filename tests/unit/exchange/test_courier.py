@@ -1,0 +1,65 @@
+"""Lines that end while messages still come."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from academy.exception import AgentTerminatedError
+from academy.exchange.stream import REQUESTS
+from academy.message import encode
+from tests.unit.exchange.conftest import NewEngine
+from tests.unit.exchange.mail import (
+    bind_agent,
+    bind_user,
+    connect,
+    numbered,
+    send,
+    take,
+    until,
+)
+
+
+async def test_what_comes_as_a_line_ends_is_not_forgotten(
+    new_engine: NewEngine,
+) -> None:
+    here, there = await new_engine(direct=True), await new_engine(direct=True)
+    user, agent = await bind_user(here), await bind_agent(there)
+    line = await connect(here, user, agent)
+    late: list[asyncio.Task[Any]] = []
+
+    def come_late(_: object) -> None:
+        # A channel may be open soon: until then it is held.
+        line.outbox.expect(asyncio.get_running_loop().time())
+        late.append(asyncio.create_task(send(here, user, agent.uid, 2)))
+
+    await send(here, user, agent.uid, 1)
+    line.drained().add_done_callback(come_late)
+    async with asyncio.timeout(10):
+        await here.courier._end([line], 5.0)
+        await until(lambda: late and late[0].done())
+    assert await take(agent, 2) == [1, 2]
+    await late[0]
+
+
+async def test_what_waited_for_a_terminated_mailbox_is_refused(
+    new_engine: NewEngine,
+) -> None:
+    here, there = await new_engine(direct=True), await new_engine(direct=True)
+    user, agent = await bind_user(here), await bind_agent(there)
+    line = await connect(here, user, agent)
+    # It has waited at the gate of the outlet, and not seen that another one is made.
+    outlet = user.outlets[REQUESTS][agent.uid.uid.int]
+    await here.terminate(agent.uid, "enough")
+    await until(lambda: outlet.line is not line)
+    message = numbered(user, agent.uid, 1)
+    segments = encode(message)
+    size = sum(map(len, segments))
+    for _ in range(2):
+        work = here.courier.submit(user, outlet, message, segments, size, False)
+        assert work is not None
+        async with asyncio.timeout(10):
+            with pytest.raises(AgentTerminatedError, match="enough"):
+                await work
