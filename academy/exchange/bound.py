@@ -154,6 +154,13 @@ class BoundMailbox:
         for lane in self.outlets:
             lane.pop(dest.int, None)
 
+    def returned(self, dest: EntityId, stream: str, seq: int) -> None:
+        """Note that a message of this mailbox goes back into the queue it was for."""
+        for lane in self.outlets:
+            outlet = lane.get(dest.uid.int)
+            if outlet is not None and outlet.stream.name == stream:
+                outlet.returned(seq)
+
     def open_outlet(self, dest: EntityId, lane: int) -> Outlet:
         """Return where messages to a mailbox go out."""
         outlet = self.outlets[lane].get(dest.uid.int)
@@ -162,9 +169,13 @@ class BoundMailbox:
             self.outlets[lane][dest.uid.int] = outlet
         return outlet
 
+    def waiting(self) -> list[Delivery]:
+        """Return what the consumer has not taken; it stays."""
+        return [*self.inbox.items(), *(self._held or [])]
+
     def waiting_tags(self) -> set[uuid.UUID]:
         """Return the tags of the messages that the consumer has not taken."""
-        return {d.message.tag for d in [*self.inbox.items(), *(self._held or [])]}
+        return {delivery.message.tag for delivery in self.waiting()}
 
     def has_answer(self, tag: uuid.UUID) -> bool:
         """Return whether the answer to a request of this mailbox waits in the inbox."""

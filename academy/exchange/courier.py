@@ -192,7 +192,9 @@ class Courier:
             detail = f"its {what} was full for {UNREACHABLE_TIMEOUT:g} s"
             raise BackpressureTimeout(line.dest, executed, detail) from None
         except asyncio.CancelledError:
-            line.outbox.withdraw(parcel)
+            # An answer was given, and nobody would give it again.
+            if line.key.lane == REQUESTS:
+                line.outbox.withdraw(parcel)
             raise
         finally:
             # A failure after this has nobody to be raised to.

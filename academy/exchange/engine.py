@@ -347,6 +347,7 @@ class Engine:
         del self._by_key[box.key]
         del self._by_uid[box.uid.uid.int]
         self.router.forget_source(box)
+        self.router.give_back(box)
         return True
 
     def _moved(self, key: str) -> None:

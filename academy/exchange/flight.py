@@ -91,6 +91,11 @@ class Flight:
         # They are in order: the last one has the highest number.
         self._stream.relayed = max(self._arrived, next(reversed(self._parcels), 0))
 
+    def returned(self, seq: int) -> None:
+        """Note that a message goes there which was not put in line here."""
+        self._arrived = max(self._arrived, seq)
+        self._stream.relayed = max(self._stream.relayed, seq)
+
     def refused(self, parcel: Parcel) -> None:
         """Note that there was no room for a message: it is not in line any more."""
         self.remove(parcel, arrived=False)

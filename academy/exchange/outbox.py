@@ -278,6 +278,10 @@ class Outbox:
         self._held.insert(place, parcel)
         return self._pump(now)
 
+    def returned(self, seq: int) -> None:
+        """Note that a message goes into the queue that did not come from here (R4)."""
+        self._flight.returned(seq)
+
     def room(self, room: Room | None, now: float) -> list[Effect]:
         """Note how much room there is in the queue, after all answers so far.
 

@@ -32,6 +32,16 @@ class Outlet:
         """Whether something is on its way to another process, or waits for a way."""
         return self.line is not None and len(self.line.outbox) > 0
 
+    def returned(self, seq: int) -> None:
+        """Note that a message which was delivered goes into the queue after all.
+
+        What follows in the stream stays behind it, on every way.
+        """
+        if self.line is not None:
+            self.line.outbox.returned(seq)
+        else:
+            self.stream.relayed = max(self.stream.relayed, seq)
+
     def closed_gate(self) -> asyncio.Lock:
         """Return the gate, made when it is needed first."""
         if self.gate is None:

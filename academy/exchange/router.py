@@ -192,6 +192,17 @@ class Router:
             if not senders:
                 self._senders.pop(dest, None)
 
+    def give_back(self, box: BoundMailbox) -> None:
+        """Note that what a mailbox has not taken will go into its queue.
+
+        To be called before anything else is sent there. Senders elsewhere still have
+        their messages; those of this process would go ahead of theirs.
+        """
+        for delivery in box.waiting():
+            source = self._boxes.get(delivery.message.src.uid.int)
+            if source is not None and delivery.local:
+                source.returned(box.uid, delivery.stream, delivery.seq)
+
     def respond_soon(self, header: Header, body: AcademyErrorResponse) -> None:
         """Answer a request in the name of the mailbox it was for, in the background."""
         message: Message[Any] = Message(

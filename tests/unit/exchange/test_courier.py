@@ -9,9 +9,10 @@ import pytest
 
 from academy.exception import AgentTerminatedError
 from academy.exchange.stream import REQUESTS
-from academy.message import encode
+from academy.message import SuccessResponse, encode
 from tests.unit.exchange.conftest import NewEngine
 from tests.unit.exchange.mail import (
+    answer,
     bind_agent,
     bind_user,
     connect,
@@ -63,3 +64,44 @@ async def test_what_waited_for_a_terminated_mailbox_is_refused(
         async with asyncio.timeout(10):
             with pytest.raises(AgentTerminatedError, match="enough"):
                 await work
+
+
+async def test_what_is_given_back_is_not_overtaken(new_engine: NewEngine) -> None:
+    here, there = await new_engine(direct=True), await new_engine(direct=True)
+    user, former = await bind_user(here), await bind_agent(here)
+    await send(here, user, former.uid, 1, 2)
+    assert await take(former) == [1]
+    await here.unbind(former)
+    agent = await bind_agent(there, former.uid)
+    # It asks for nothing yet, so what was given back waits in the queue.
+    await send(here, user, agent.uid, 3)
+    assert await take(agent, 2) == [2, 3]
+
+
+async def test_what_a_former_owner_resends_is_not_overtaken(
+    new_engine: NewEngine,
+) -> None:
+    here, there = await new_engine(direct=True), await new_engine(direct=True)
+    user, former = await bind_user(here), await bind_agent(here)
+    await send(here, user, former.uid, 1, 2)
+    assert await take(former) == [1]
+    agent = await bind_agent(there, former.uid)
+    await until(lambda: former.ended)
+    await send(here, user, agent.uid, 3)
+    assert await take(agent, 2) == [2, 3]
+
+
+async def test_an_answer_is_sent_though_nobody_waits_for_that(
+    new_engine: NewEngine,
+) -> None:
+    here, there = await new_engine(direct=True), await new_engine(direct=True)
+    user, agent = await bind_user(here), await bind_agent(there)
+    await send(here, user, agent.uid, 1)
+    request = await agent.recv(5)
+    work = there.router.submit(agent, request.create_response(SuccessResponse()))
+    assert work is not None
+    sending = asyncio.ensure_future(work)
+    await asyncio.sleep(0)
+    sending.cancel()
+    await there.unbind(agent)
+    assert isinstance((await answer(user)).get_body(), SuccessResponse)

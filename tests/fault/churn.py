@@ -1,0 +1,315 @@
+"""Mailboxes that come, move and end, in one process: `python -m tests.fault.churn`.
+
+Three engines, each like a process of its own, have agents and callers. At random
+moments agents are taken over by another engine, restarted, and terminated; callers give
+up and leave; links are cut. Every call must end soon, and no request may be executed
+twice.
+
+Nothing is killed here and nobody is away for long: what waits has been forgotten.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import collections
+import contextlib
+import dataclasses
+import random
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from academy.agent import Agent
+from academy.embedded import EmbeddedServer
+from academy.exception import ExchangeError
+from academy.exchange import HybridExchangeFactory
+from academy.exchange.client import AgentExchangeClient, UserExchangeClient
+from academy.exchange.engine import Engine
+from academy.exchange.hybrid import HybridExchangeTransport
+from academy.exchange.transport import AgentRegistration
+from academy.identifier import AgentId
+from academy.message import ActionRequest, Message, SuccessResponse
+
+User = UserExchangeClient[HybridExchangeTransport]
+Host = AgentExchangeClient[Any, HybridExchangeTransport]
+
+INTERFACES = (None, "lo", "127.0.0.1")
+"""One engine for each: a process has one for each way to be reached."""
+AGENTS = 6
+USERS = 6
+IN_FLIGHT = 8
+"""Calls that each user has under way."""
+PAUSE = 0.05
+"""Seconds between two disturbances, on average."""
+LATE = 10.0
+"""Seconds that a call may take."""
+
+
+@dataclasses.dataclass
+class Findings:
+    """What was seen.
+
+    Attributes:
+        calls: How many calls were made.
+        outcomes: How they ended.
+        disturbances: How often each was done.
+        executed: How often each request was executed.
+        worst: Seconds of the slowest call.
+        late: Calls that took too long, or did not end.
+    """
+
+    calls: int = 0
+    outcomes: collections.Counter[str] = dataclasses.field(
+        default_factory=collections.Counter
+    )
+    disturbances: collections.Counter[str] = dataclasses.field(
+        default_factory=collections.Counter
+    )
+    executed: collections.Counter[uuid.UUID] = dataclasses.field(
+        default_factory=collections.Counter
+    )
+    worst: float = 0.0
+    late: list[str] = dataclasses.field(default_factory=list)
+
+    @property
+    def twice(self) -> int:
+        """Requests that were executed more than once."""
+        return sum(times > 1 for times in self.executed.values())
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.calls:,} calls, {self.twice} executed twice, "
+            f"{len(self.late)} late, slowest {self.worst:.2f} s",
+            *self.late[:20],
+            ", ".join(f"{n:,} {name}" for name, n in self.outcomes.most_common()),
+            ", ".join(f"{n:,} {name}" for name, n in self.disturbances.most_common()),
+        ]
+        return "\n".join(lines)
+
+
+class Resident:
+    """An agent, and the client that has its mailbox now.
+
+    Args:
+        churn: What it lives in.
+        registration: Its registration.
+    """
+
+    def __init__(self, churn: Churn, registration: AgentRegistration[Any]) -> None:
+        self._churn = churn
+        self.registration = registration
+        self.hosts: list[Host] = []
+        self.changing = asyncio.Lock()
+
+    @property
+    def uid(self) -> AgentId[Any]:
+        return self.registration.agent_id
+
+    async def move(self) -> None:
+        """Bind the mailbox somewhere; who has it is not asked."""
+        made: list[Host] = []
+
+        async def handle(request: Message[Any]) -> None:
+            await self._execute(made[0], request)
+
+        factory = self._churn.factory()
+        client = await factory.create_agent_client(self.registration, handle)
+        made.append(client)
+        self.hosts.append(client)
+
+    async def close(self, keep: int = 0) -> None:
+        """Close the clients, but for the newest ones."""
+        for client in self.hosts[: len(self.hosts) - keep]:
+            self.hosts.remove(client)
+            await client.close()
+
+    async def _execute(self, client: Host, request: Message[Any]) -> None:
+        churn = self._churn
+        if isinstance(request.get_body(), ActionRequest):
+            churn.findings.executed[request.tag] += 1
+        if churn.chance.random() < 0.3:
+            await asyncio.sleep(churn.chance.random() * 0.01)
+        # It may have lost its mailbox meanwhile.
+        with contextlib.suppress(ExchangeError, RuntimeError):
+            await client.send(request.create_response(SuccessResponse()))
+
+
+class Churn:
+    """One run.
+
+    Args:
+        server: The server.
+        chance: Source of all randomness.
+    """
+
+    def __init__(self, server: EmbeddedServer, chance: random.Random) -> None:
+        self.chance = chance
+        self.findings = Findings()
+        namespace = f"churn{uuid.uuid4().hex[:8]}"
+        self._factories = [
+            HybridExchangeFactory(
+                server.host,
+                server.port,
+                namespace=namespace,
+                interface=interface,
+                redis_kwargs=server.redis_kwargs,
+            )
+            for interface in INTERFACES
+        ]
+        self._residents: list[Resident] = []
+        self._engines: list[Engine] = []
+        self._ending = False
+
+    def factory(self) -> HybridExchangeFactory:
+        """Return the factory of a random engine."""
+        return self.chance.choice(self._factories)
+
+    async def run(self, seconds: float) -> Findings:
+        """Run, and return what was seen."""
+        async with contextlib.AsyncExitStack() as stack:
+            for factory in self._factories:
+                user = await stack.enter_async_context(
+                    await factory.create_user_client()
+                )
+                self._engines.append(user._transport.engine)
+            self._desk = user
+            for _ in range(AGENTS):
+                await self._settle()
+            callers = [asyncio.create_task(self._call_for_ever()) for _ in range(USERS)]
+            await self._disturb(time.monotonic() + seconds)
+            self._ending = True
+            await asyncio.gather(*callers)
+            for resident in self._residents:
+                await resident.close()
+        return self.findings
+
+    async def _settle(self) -> None:
+        registration = await self._desk.register_agent(Agent)
+        resident = Resident(self, registration)
+        await resident.move()
+        self._residents.append(resident)
+
+    # Disturbances
+
+    async def _disturb(self, until: float) -> None:
+        ways: dict[str, tuple[int, Callable[[], Awaitable[None]]]] = {
+            "taken over": (4, self._take_over),
+            "restarted": (4, self._restart),
+            "terminated": (2, self._terminate),
+            "link cut": (2, self._cut),
+        }
+        weights = [weight for weight, _ in ways.values()]
+        running: set[asyncio.Task[None]] = set()
+        while time.monotonic() < until:
+            name = self.chance.choices(list(ways), weights)[0]
+            self.findings.disturbances[name] += 1
+            task = asyncio.ensure_future(_run(ways[name][1]))
+            running.add(task)
+            task.add_done_callback(running.discard)
+            await asyncio.sleep(self.chance.expovariate(1 / PAUSE))
+        await asyncio.gather(*running)
+
+    def _resident(self) -> Resident:
+        return self.chance.choice(self._residents)
+
+    async def _take_over(self) -> None:
+        resident = self._resident()
+        async with resident.changing:
+            if resident in self._residents:
+                await resident.move()
+                await resident.close(keep=1)
+
+    async def _restart(self) -> None:
+        resident = self._resident()
+        async with resident.changing:
+            if resident in self._residents:
+                await resident.close()
+                await asyncio.sleep(self.chance.random() * 0.2)
+                await resident.move()
+
+    async def _terminate(self) -> None:
+        resident = self._resident()
+        async with resident.changing:
+            if resident not in self._residents:
+                return
+            self._residents.remove(resident)
+            engine = self.chance.choice(self._engines)
+            await engine.terminate(resident.uid, "it is enough")
+            await resident.close()
+        await self._settle()
+
+    async def _cut(self) -> None:
+        links = self.chance.choice(self._engines).links
+        assert links is not None
+        peers = [p for p in links.node.peers.values() if p.connection is not None]
+        if peers:
+            connection = self.chance.choice(peers).connection
+            assert connection is not None
+            connection.abort()
+
+    # Calls
+
+    async def _call_for_ever(self) -> None:
+        while not self._ending:
+            user = await self.factory().create_user_client()
+            async with user:
+                stay = time.monotonic() + self.chance.expovariate(1 / 2.0)
+                async with asyncio.TaskGroup() as group:
+                    for _ in range(IN_FLIGHT):
+                        group.create_task(self._call_until(user, stay))
+
+    async def _call_until(self, user: User, until: float) -> None:
+        while time.monotonic() < until and not self._ending:
+            await self._call(user)
+
+    async def _call(self, user: User) -> None:
+        uid = self._resident().uid
+        body = ActionRequest(action="act", serialization="json")
+        request = Message.create(user.client_id, uid, body)
+        patience = LATE if self.chance.random() < 0.95 else self.chance.random() * 0.1
+        begin = time.monotonic()
+        try:
+            async with asyncio.timeout(patience):
+                answer = (await user.request(request)).get_body()
+            if isinstance(answer, SuccessResponse):
+                outcome = "done"
+            else:
+                outcome = type(answer.get_exception()).__name__  # type: ignore[attr-defined]
+        except TimeoutError:
+            outcome = "given up"
+            if patience == LATE:
+                run = self.findings.executed[request.tag]
+                self.findings.late.append(f"{request.tag} to {uid}, executed {run} x")
+        except ExchangeError as e:
+            outcome = type(e).__name__
+        self.findings.calls += 1
+        self.findings.outcomes[outcome] += 1
+        self.findings.worst = max(self.findings.worst, time.monotonic() - begin)
+
+
+async def _run(disturb: Callable[[], Awaitable[None]]) -> None:
+    await disturb()
+
+
+async def churn(server: EmbeddedServer, seconds: float, seed: int) -> Findings:
+    """Let mailboxes come, move and end for so many seconds."""
+    return await Churn(server, random.Random(seed)).run(seconds)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--seed", type=int, default=None)
+    given = parser.parse_args(argv)
+    seed = random.randrange(1 << 32) if given.seed is None else given.seed
+    print(f"seed {seed}")
+    with EmbeddedServer() as server:
+        findings = asyncio.run(churn(server, given.seconds, seed))
+    print(findings)
+    return 1 if findings.late or findings.twice else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
