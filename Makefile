@@ -31,6 +31,7 @@ faults: .venv/.ok-dev  ## run the tests that kill, stop and cut things
 MINUTES ?= 10
 soak: .venv/.ok-dev  ## all faults at random under load: make soak MINUTES=10
 	$(BIN)/python -m tests.fault.soak --minutes $(MINUTES)
+	$(BIN)/python -m tests.fault.churn --minutes $(MINUTES)
 
 simulate: .venv/.ok-dev  ## 20,000 worlds under the real protocol, then without each rule
 	$(BIN)/python -m tests.simulation --seeds 20000

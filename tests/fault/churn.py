@@ -18,7 +18,7 @@ import dataclasses
 import random
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from academy.agent import Agent
@@ -33,6 +33,7 @@ from academy.identifier import AgentId
 from academy.message import ActionRequest, Message, SuccessResponse
 
 User = UserExchangeClient[HybridExchangeTransport]
+Disturbance = Coroutine[Any, Any, None]
 Host = AgentExchangeClient[Any, HybridExchangeTransport]
 
 INTERFACES = (None, "lo", "127.0.0.1")
@@ -194,7 +195,7 @@ class Churn:
     # Disturbances
 
     async def _disturb(self, until: float) -> None:
-        ways: dict[str, tuple[int, Callable[[], Awaitable[None]]]] = {
+        ways: dict[str, tuple[int, Callable[[], Disturbance]]] = {
             "taken over": (4, self._take_over),
             "restarted": (4, self._restart),
             "terminated": (2, self._terminate),
@@ -205,7 +206,7 @@ class Churn:
         while time.monotonic() < until:
             name = self.chance.choices(list(ways), weights)[0]
             self.findings.disturbances[name] += 1
-            task = asyncio.ensure_future(_run(ways[name][1]))
+            task = asyncio.create_task(ways[name][1]())
             running.add(task)
             task.add_done_callback(running.discard)
             await asyncio.sleep(self.chance.expovariate(1 / PAUSE))
@@ -289,10 +290,6 @@ class Churn:
         self.findings.worst = max(self.findings.worst, time.monotonic() - begin)
 
 
-async def _run(disturb: Callable[[], Awaitable[None]]) -> None:
-    await disturb()
-
-
 async def churn(server: EmbeddedServer, seconds: float, seed: int) -> Findings:
     """Let mailboxes come, move and end for so many seconds."""
     return await Churn(server, random.Random(seed)).run(seconds)
@@ -300,13 +297,13 @@ async def churn(server: EmbeddedServer, seconds: float, seed: int) -> Findings:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--seed", type=int, default=None)
     given = parser.parse_args(argv)
     seed = random.randrange(1 << 32) if given.seed is None else given.seed
     print(f"seed {seed}")
     with EmbeddedServer() as server:
-        findings = asyncio.run(churn(server, given.seconds, seed))
+        findings = asyncio.run(churn(server, 60 * given.minutes, seed))
     print(findings)
     return 1 if findings.late or findings.twice else 0
 
