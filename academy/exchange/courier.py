@@ -118,7 +118,7 @@ class Courier:
                     raise
                 give_up = self._loop.time() + RECOVERY_TIMEOUT
                 # What follows in the stream waits behind it.
-                async with outlet.closed_gate():
+                async with outlet.turn():
                     await self._recover(work, give_up, e)
         except ExchangeError:
             box.ledger.forget(message.tag)

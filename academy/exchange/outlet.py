@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import AsyncIterator
 from typing import Any
 
 from academy.exchange.stream import SendStream
@@ -17,13 +19,15 @@ class Outlet:
         stream: The stream.
     """
 
-    __slots__ = ("dest", "gate", "line", "stream")
+    __slots__ = ("_gate", "dest", "line", "stream", "waiting")
 
     def __init__(self, dest: EntityId, stream: SendStream) -> None:
         self.dest = dest
         self.stream = stream
-        self.gate: asyncio.Lock | None = None
-        """Keeps the stream in order while it waits for a path."""
+        self.waiting = 0
+        """How many messages wait for their turn, or have it: no other may pass them.
+        That the gate is not locked says nothing, for whose turn is next has not run."""
+        self._gate: asyncio.Lock | None = None
         self.line: Any = None
         """Its line to another process, if there is one."""
 
@@ -42,8 +46,14 @@ class Outlet:
         else:
             self.stream.relayed = max(self.stream.relayed, seq)
 
-    def closed_gate(self) -> asyncio.Lock:
-        """Return the gate, made when it is needed first."""
-        if self.gate is None:
-            self.gate = asyncio.Lock()
-        return self.gate
+    @contextlib.asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Wait until all before it have had their turn; the rest waits meanwhile."""
+        if self._gate is None:
+            self._gate = asyncio.Lock()
+        self.waiting += 1
+        try:
+            async with self._gate:
+                yield
+        finally:
+            self.waiting -= 1

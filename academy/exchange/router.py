@@ -128,8 +128,7 @@ class Router:
         lane = REQUESTS if asks else REPLIES
         number = dest.uid.int
         outlet = box.outlets[lane].get(number) or self._open(box, dest, lane)
-        gate = outlet.gate
-        if gate is None or not gate.locked():
+        if not outlet.waiting:
             target = self._boxes.get(number)
             if target is None:
                 work = self.courier.submit(box, outlet, message, segments, size, lent)
@@ -149,7 +148,7 @@ class Router:
         lent: bool,
     ) -> None:
         """Send a message behind those that wait for the way to become clear."""
-        async with outlet.closed_gate():
+        async with outlet.turn():
             target = await self._caught_up(outlet)
             box.check_open()
             if target is not None:

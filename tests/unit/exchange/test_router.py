@@ -298,12 +298,39 @@ async def test_order_holds_while_the_server_recovers(
     user, uid = await bind_user(engine), await register(engine)
     await raw.delete(f"{keys.prefix}mb:{user.key}")
     first = [asyncio.create_task(send(engine, user, uid, n)) for n in range(3)]
-    await until(lambda: user.open_outlet(uid, REQUESTS).closed_gate().locked())
+    await until(lambda: user.open_outlet(uid, REQUESTS).waiting)
     await engine.directory.reassert(user.uid, (), engine.process, user.inc, [])
     await send(engine, user, uid, 3, 4)
     await asyncio.gather(*first)
     agent = await bind_agent(engine, uid)
     assert await take(agent, 5) == [0, 1, 2, 3, 4]
+
+
+async def test_nothing_passes_what_waits_for_its_turn(
+    new_engine: NewEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also at the moment when one has had its turn, and the next one has not begun."""
+    engine = await new_engine()
+    user, uid = await bind_user(engine), await register(engine)
+    outlet = user.open_outlet(uid, REQUESTS)
+    submit = engine.courier.submit
+    late: list[asyncio.Future[None]] = []
+
+    def submit_and_another(*args: Any) -> Any:
+        monkeypatch.setattr(engine.courier, "submit", submit)
+        work = submit(*args)
+        other = engine.router.submit(user, numbered(user, uid, 3))
+        assert other is not None
+        late.append(asyncio.ensure_future(other))
+        return work
+
+    monkeypatch.setattr(engine.courier, "submit", submit_and_another)
+    async with outlet.turn():
+        first = [asyncio.create_task(send(engine, user, uid, n)) for n in (1, 2)]
+        await until(lambda: outlet.waiting == 3)
+    await asyncio.gather(*first, *late)
+    agent = await bind_agent(engine, uid)
+    assert await take(agent, 3) == [1, 2, 3]
 
 
 # What this process says itself
