@@ -1,9 +1,9 @@
 """Mailboxes that come, move and end, in one process: `python -m tests.fault.churn`.
 
-Three engines, each like a process of its own, have agents and callers. At random
-moments agents are taken over by another engine, restarted, and terminated; callers give
-up and leave; links are cut. Every call must end soon, and what a caller asks of an
-agent must be executed in order, and nothing of it twice.
+Four engines, each like a process of its own, have agents and callers; one of them has
+no direct links. At random moments agents are taken over by another engine, restarted,
+and terminated; callers give up and leave; links are cut. Every call must end soon, and
+what a caller asks of an agent must be executed in order, and nothing of it twice.
 
 Nothing is killed here and nobody is away for long: what waits has been forgotten.
 """
@@ -37,7 +37,12 @@ User = UserExchangeClient[HybridExchangeTransport]
 Disturbance = Coroutine[Any, Any, None]
 Host = AgentExchangeClient[Any, HybridExchangeTransport]
 
-INTERFACES = (None, "lo", "127.0.0.1")
+ENGINES: tuple[dict[str, Any], ...] = (
+    {},
+    {"interface": "lo"},
+    {"interface": "127.0.0.1"},
+    {"direct": False},
+)
 """One engine for each: a process has one for each way to be reached."""
 AGENTS = 6
 USERS = 6
@@ -168,10 +173,10 @@ class Churn:
                 server.host,
                 server.port,
                 namespace=namespace,
-                interface=interface,
                 redis_kwargs=server.redis_kwargs,
+                **settings,
             )
-            for interface in INTERFACES
+            for settings in ENGINES
         ]
         self._residents: list[Resident] = []
         self._engines: list[Engine] = []
@@ -257,13 +262,15 @@ class Churn:
         await self._settle()
 
     async def _cut(self) -> None:
-        links = self.chance.choice(self._engines).links
-        assert links is not None
-        peers = [p for p in links.node.peers.values() if p.connection is not None]
-        if peers:
-            connection = self.chance.choice(peers).connection
-            assert connection is not None
-            connection.abort()
+        found = [
+            peer.connection
+            for engine in self._engines
+            if engine.links is not None
+            for peer in engine.links.node.peers.values()
+            if peer.connection is not None
+        ]
+        if found:
+            self.chance.choice(found).abort()
 
     # Calls
 
