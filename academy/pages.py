@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import mmap
 import sys
-import sysconfig
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -33,7 +32,7 @@ _LARGE = getattr(mmap, "MADV_HUGEPAGE", None) if mmap.PAGESIZE == 4096 else None
 count_references: Callable[[Any], int] | None = getattr(sys, "getrefcount", None)
 """Counts the references to an object; `None` where that is no evidence, since threads
 run at the same time."""
-if sysconfig.get_config_var("Py_GIL_DISABLED"):
+if not getattr(sys, "_is_gil_enabled", lambda: True)():
     count_references = None
 
 

@@ -260,13 +260,7 @@ class Outbox:
         return confirmed, [] if idle else self._pump(now)
 
     def appended(self, parcel: Parcel, now: float, *, arrived: bool) -> list[Effect]:
-        """Note the end of an `Append`.
-
-        Args:
-            parcel: The message.
-            now: The time.
-            arrived: Whether it is in the queue, or may be.
-        """
+        """Note the end of an `Append`, and whether it has, or may have, arrived."""
         self._flight.remove(parcel, arrived=arrived)
         parcel.release()
         return self._pump(now)
