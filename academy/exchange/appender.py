@@ -5,7 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from academy.exception import ExchangeError, MailboxFullError, PeerUnreachableError
+from academy.exception import (
+    ExchangeError,
+    FencedError,
+    MailboxFullError,
+    PeerUnreachableError,
+)
 from academy.exchange.delivery_failure import doubtful
 from academy.exchange.line import Line
 from academy.exchange.mailbox import make_entry
@@ -33,6 +38,8 @@ class Appender:
     ) -> None:
         self._queues = queues
         self._run = run
+        self.unsent: Callable[[Line, Parcel], None] = lambda line, parcel: None
+        """Told of an answer whose mailbox was taken over before it was sent."""
         self._now = asyncio.get_running_loop().time
         self._tasks = Tasks("exchange-appender")
 
@@ -87,6 +94,8 @@ class Appender:
             line.passed_on(parcel)
         else:
             line.fail(parcel, error)
+            if isinstance(error, FencedError) and line.key.lane == REPLIES:
+                self.unsent(line, parcel)
         self._run(line, effects)
 
     async def _look(self, line: Line) -> None:

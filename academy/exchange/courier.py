@@ -72,7 +72,7 @@ class Courier:
         self._restore = restore
         self._loop = asyncio.get_running_loop()
         self._tasks = Tasks("exchange-courier")
-        self._appender = Appender(queues, self._run)
+        self.appender = Appender(queues, self._run)
         self.lines = Lines()
         self.direct = False
         """Whether there are direct links."""
@@ -335,7 +335,7 @@ class Courier:
         for line in self.lines.all():
             self.drop(line)
         await self._tasks.cancel()
-        await self._appender.close()
+        await self.appender.close()
 
     # Effects
 
@@ -349,7 +349,7 @@ class Courier:
                     line.peer.send(line.key, parcel.seq, segments, size, lent)
                     line.passed_on(parcel)
                 case Append(parcel, stamp):
-                    self._appender.append(line, parcel, stamp)
+                    self.appender.append(line, parcel, stamp)
                 case Refuse(parcel) | GiveUp(parcel):
                     line.fail(parcel, no_way(line.dest, effect, QUEUE_LIMIT))
         line.note_progress()
@@ -357,7 +357,7 @@ class Courier:
         if due is not None and line.timer is None:
             line.timer = self._loop.call_at(due, self._fire, line)
         if line.outbox.short and self.lines.get(line.key) is line:
-            self._appender.await_room(line)
+            self.appender.await_room(line)
 
     def _fire(self, line: Line) -> None:
         line.timer = None

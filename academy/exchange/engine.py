@@ -31,7 +31,7 @@ from academy.exchange.lease import Lease
 from academy.exchange.links import Links
 from academy.exchange.queues import NotRegisteredError, Queues
 from academy.exchange.receiver import Receiver
-from academy.exchange.router import Router, terminated
+from academy.exchange.router import TAKEN_OVER, Router, terminated
 from academy.exchange.server import Server
 from academy.exchange.stream import Received
 from academy.exchange.taker import Taker
@@ -53,7 +53,6 @@ FLUSH_TIMEOUT = 5.0
 SEND_GRACE = 1.0
 """Seconds that messages on their way have when their sender closes, before they are
 queued."""
-TAKEN_OVER = "another client took its mailbox over"
 
 
 class Engine:

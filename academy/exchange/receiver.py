@@ -14,12 +14,10 @@ from academy.exchange.inlet import Inlet
 from academy.exchange.keys import base32_to_uuid
 from academy.exchange.mailbox import PROBE, REPORT, REQUEST, Entry
 from academy.exchange.queues import Queues
-from academy.exchange.router import Router
+from academy.exchange.router import Router, lost
 from academy.exchange.stream import Offer
 from academy.link.refusal import Refusal
 from academy.message import (
-    AcademyErrorResponse,
-    ErrorCode,
     Header,
     Message,
     decode,
@@ -147,9 +145,5 @@ class Receiver:
 
     def bounce(self, box: BoundMailbox, message: Message[Any]) -> None:
         """Answer a request that a former incarnation may have executed."""
-        lost = AcademyErrorResponse(
-            error_code=ErrorCode.PEER_LOST,
-            mailbox_id=box.uid,
-            detail="the process that had taken the request is gone",
-        )
-        self._router.respond_soon(message.header, lost)
+        gone = lost(box.uid, "the process that had taken the request is gone")
+        self._router.respond_soon(message.header, gone)

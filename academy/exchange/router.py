@@ -20,9 +20,10 @@ from academy.exchange.bound import BoundMailbox, Delivery
 from academy.exchange.courier import Courier
 from academy.exchange.delivery_failure import failure_body, too_large
 from academy.exchange.flight import QUEUE_LIMIT
-from academy.exchange.line import drained
+from academy.exchange.line import Line, drained
 from academy.exchange.mailbox import RESPONSE, make_entry
 from academy.exchange.outlet import Outlet
+from academy.exchange.parcel import Parcel
 from academy.exchange.queues import Queues, entry_of
 from academy.exchange.server import Command
 from academy.exchange.stream import REPLIES, REQUESTS, SendStream
@@ -50,6 +51,8 @@ BARRIER_TIMEOUT = 0.5
 """Seconds that a message waits for those before it to leave the queue, before it is
 queued behind them."""
 
+TAKEN_OVER = "another client took its mailbox over"
+
 Ended: TypeAlias = Callable[[Iterable[BoundMailbox], uuid.UUID, str], None]
 
 
@@ -60,6 +63,13 @@ def terminated(uid: EntityId, reason: str, executed: Executed) -> AcademyErrorRe
         mailbox_id=uid,
         executed=executed,
         detail=reason,
+    )
+
+
+def lost(uid: EntityId, why: str) -> AcademyErrorResponse:
+    """Return the answer for those who wait for what a mailbox may have executed."""
+    return AcademyErrorResponse(
+        error_code=ErrorCode.PEER_LOST, mailbox_id=uid, detail=why
     )
 
 
@@ -83,6 +93,7 @@ class Router:
         self._queues = queues
         self._boxes = boxes
         self.courier = courier
+        courier.appender.unsent = self._answer_unsent
         self._own_stream = SendStream(f"p{process}", 0, REPLIES)
         self._senders: dict[uuid.UUID, set[BoundMailbox]] = {}
         self._tasks = Tasks("exchange-responses")
@@ -223,11 +234,21 @@ class Router:
 
     def answer_open(self, box: BoundMailbox, why: str) -> None:
         """Tell those whose requests were taken that nobody will answer now, and why."""
-        lost = AcademyErrorResponse(
-            error_code=ErrorCode.PEER_LOST, mailbox_id=box.uid, detail=why
-        )
         for header in list(box.ledger.open.values()):
-            self.respond_soon(header, lost)
+            self.respond_soon(header, lost(box.uid, why))
+
+    def _answer_unsent(self, line: Line, parcel: Parcel) -> None:
+        """Tell who waits for an answer that its mailbox cannot send any more."""
+        response: Header = parcel.note
+        if response.kind == "response":
+            asked = Header(
+                src=response.dest,
+                dest=response.src,
+                tag=response.tag,
+                label=response.label,
+                kind="request",
+            )
+            self.respond_soon(asked, lost(line.box.uid, TAKEN_OVER))
 
     def refuse(self, box: BoundMailbox, untaken: list[Delivery], reason: str) -> None:
         """Tell those whose requests were not taken that the mailbox is closed."""

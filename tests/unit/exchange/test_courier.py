@@ -7,15 +7,17 @@ from typing import Any
 
 import pytest
 
-from academy.exception import AgentTerminatedError
+from academy.exception import AgentTerminatedError, FencedError, PeerLostError
 from academy.exchange.stream import REQUESTS
 from academy.message import SuccessResponse, encode
 from tests.unit.exchange.conftest import NewEngine
 from tests.unit.exchange.mail import (
+    agree,
     answer,
     bind_agent,
     bind_user,
     connect,
+    failure,
     numbered,
     send,
     take,
@@ -105,3 +107,20 @@ async def test_an_answer_is_sent_though_nobody_waits_for_that(
     sending.cancel()
     await there.unbind(agent)
     assert isinstance((await answer(user)).get_body(), SuccessResponse)
+
+
+async def test_who_waits_for_an_answer_hears_that_it_was_not_sent(
+    new_engine: NewEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = await new_engine(), await new_engine()
+    user, agent = await bind_user(here), await bind_agent(there)
+    await send(here, user, agent.uid, 1)
+    request = await agent.recv(5)
+    # Its process does not know yet that somebody else has the mailbox.
+    monkeypatch.setattr(there, "_on_news", lambda news: None)
+    await bind_agent(here, agent.uid)
+    with pytest.raises(FencedError):
+        await agree(there, agent, request)
+    error = await failure(user)
+    assert isinstance(error, PeerLostError)
+    assert "took its mailbox over" in str(error)
