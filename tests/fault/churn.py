@@ -218,6 +218,7 @@ class Churn:
         ways: dict[str, tuple[int, Callable[[], Disturbance]]] = {
             "taken over": (4, self._take_over),
             "restarted": (4, self._restart),
+            "restarted in haste": (4, self._hurry),
             "terminated": (2, self._terminate),
             "link cut": (2, self._cut),
         }
@@ -235,10 +236,16 @@ class Churn:
     def _resident(self) -> Resident:
         return self.chance.choice(self._residents)
 
+    async def _reach(self, resident: Resident) -> None:
+        """Call it first, mostly: an agent that always moves gets nothing done."""
+        if self.chance.random() < 0.7:
+            await self._call(self._desk, resident.uid)
+
     async def _take_over(self) -> None:
         resident = self._resident()
         async with resident.changing:
             if resident in self._residents:
+                await self._reach(resident)
                 await resident.move()
                 await resident.close(keep=1)
 
@@ -246,9 +253,21 @@ class Churn:
         resident = self._resident()
         async with resident.changing:
             if resident in self._residents:
+                await self._reach(resident)
                 await resident.close()
                 await asyncio.sleep(self.chance.random() * 0.2)
                 await resident.move()
+
+    async def _hurry(self) -> None:
+        """Bind the mailbox while who has it still closes."""
+        resident = self._resident()
+        async with resident.changing:
+            if resident in self._residents:
+                await self._reach(resident)
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(resident.close())
+                    await asyncio.sleep(self.chance.random() * 0.01)
+                    group.create_task(resident.move())
 
     async def _terminate(self) -> None:
         resident = self._resident()
@@ -285,10 +304,9 @@ class Churn:
 
     async def _call_until(self, user: User, until: float) -> None:
         while time.monotonic() < until and not self._ending:
-            await self._call(user)
+            await self._call(user, self._resident().uid)
 
-    async def _call(self, user: User) -> None:
-        uid = self._resident().uid
+    async def _call(self, user: User, uid: AgentId[Any]) -> None:
         # The order in which these are made is that in which they are sent.
         number = next(self._numbers)
         body = ActionRequest(action="act", serialization="json", pargs=(number,))
