@@ -154,12 +154,10 @@ class BoundMailbox:
         for lane in self.outlets:
             lane.pop(dest.int, None)
 
-    def returned(self, dest: EntityId, stream: str, seq: int) -> None:
-        """Note that a message of this mailbox goes back into the queue it was for."""
-        for lane in self.outlets:
-            outlet = lane.get(dest.uid.int)
-            if outlet is not None and outlet.stream.name == stream:
-                outlet.returned(seq)
+    def outlet_of(self, dest: EntityId, stream: str) -> Outlet | None:
+        """Return where a stream of this mailbox goes out, if it is of this one."""
+        found = (lane.get(dest.uid.int) for lane in self.outlets)
+        return next((o for o in found if o and o.stream.name == stream), None)
 
     def open_outlet(self, dest: EntityId, lane: int) -> Outlet:
         """Return where messages to a mailbox go out."""

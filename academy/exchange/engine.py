@@ -262,6 +262,13 @@ class Engine:
     async def _release(self, box: BoundMailbox, why: str) -> None:
         """Give back what the consumer of an ended box did not take."""
         self.router.answer_open(box, why)
+        async with self.router.giving_back(box):
+            if not await self._return_untaken(box):
+                return
+        await self.router.flush(FLUSH_TIMEOUT)
+
+    async def _return_untaken(self, box: BoundMailbox) -> bool:
+        """Put into the queue what was not taken; return whether that could be done."""
         untaken: list[Delivery] = []
         try:
             if box.take is not None:
@@ -275,11 +282,11 @@ class Engine:
             self.router.refuse(box, untaken, e.reason or "")
         except ExchangeError as e:
             logger.warning("%s could not be closed cleanly: %s", box.uid, e)
-            return
+            return False
         finally:
             # Only now: who is told to go elsewhere must find what was given back.
             box.detach()
-        await self.router.flush(FLUSH_TIMEOUT)
+        return True
 
     async def _give_back(self, box: BoundMailbox, untaken: list[Delivery]) -> None:
         try:
@@ -346,7 +353,6 @@ class Engine:
         del self._by_key[box.key]
         del self._by_uid[box.uid.uid.int]
         self.router.forget_source(box)
-        self.router.give_back(box)
         return True
 
     def _moved(self, key: str) -> None:

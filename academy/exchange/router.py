@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import uuid
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from typing import Any, NoReturn, TypeAlias
 
 from academy.exception import (
@@ -202,16 +203,29 @@ class Router:
             if not senders:
                 self._senders.pop(dest, None)
 
-    def give_back(self, box: BoundMailbox) -> None:
-        """Note that what a mailbox has not taken will go into its queue.
+    @contextlib.asynccontextmanager
+    async def giving_back(self, box: BoundMailbox) -> AsyncIterator[None]:
+        """Have what follows wait while what a mailbox did not take goes into its queue.
 
-        To be called before anything else is sent there. Senders elsewhere still have
+        To be entered before anything else is sent there. Senders elsewhere still have
         their messages; those of this process would go ahead of theirs.
         """
-        for delivery in box.waiting():
+        async with contextlib.AsyncExitStack() as stack:
+            for outlet in self._returned(box.uid, box.waiting()):
+                await stack.enter_async_context(outlet.turn())
+            yield
+
+    def _returned(self, dest: EntityId, untaken: list[Delivery]) -> list[Outlet]:
+        """Note what of this process goes into a queue; return where it came from."""
+        outlets = {}
+        for delivery in untaken:
             source = self._boxes.get(delivery.message.src.uid.int)
             if source is not None and delivery.local:
-                source.returned(box.uid, delivery.stream, delivery.seq)
+                outlet = source.outlet_of(dest, delivery.stream)
+                if outlet is not None:
+                    outlet.returned(delivery.seq)
+                    outlets[delivery.stream] = outlet
+        return list(outlets.values())
 
     def respond_soon(self, header: Header, body: AcademyErrorResponse) -> None:
         """Answer a request in the name of the mailbox it was for, in the background."""
@@ -276,6 +290,7 @@ class Router:
 
     def resend(self, box: BoundMailbox, untaken: list[Delivery]) -> None:
         """Queue what came from this process and was not taken."""
+        self._returned(box.uid, untaken)
         for delivery in self.returnable(box, untaken):
             if delivery.local:
                 self.resend_soon(box.uid, delivery)

@@ -124,3 +124,30 @@ async def test_who_waits_for_an_answer_hears_that_it_was_not_sent(
     error = await failure(user)
     assert isinstance(error, PeerLostError)
     assert "took its mailbox over" in str(error)
+
+
+async def test_what_is_given_back_late_is_not_overtaken(
+    new_engine: NewEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = await new_engine(), await new_engine()
+    user, former = await bind_user(here), await bind_agent(here)
+    await send(here, user, former.uid, 1, 2)
+    assert await take(former) == [1]
+    # Closing waits for a take that is under way, and meanwhile the next owner is there.
+    taken, closing = asyncio.Event(), asyncio.Event()
+
+    async def wait_for_take(take: object, stall: float) -> None:
+        closing.set()
+        await taken.wait()
+
+    monkeypatch.setattr(here.server, "while_answering", wait_for_take)
+    former.take = asyncio.create_task(taken.wait())  # type: ignore[assignment]
+    unbinding = asyncio.create_task(here.unbind(former))
+    await closing.wait()
+    agent = await bind_agent(there, former.uid)
+    sending = asyncio.create_task(send(here, user, agent.uid, 3))
+    await asyncio.wait([sending], timeout=0.2)
+    taken.set()
+    await unbinding
+    assert await take(agent, 2) == [2, 3]
+    await sending
