@@ -229,9 +229,10 @@ class Router:
 
     def respond_soon(self, header: Header, body: AcademyErrorResponse) -> None:
         """Answer a request in the name of the mailbox it was for, in the background."""
-        message: Message[Any] = Message(
-            header=header.create_response_header(), body=body
-        )
+        self._answer_soon(header.create_response_header(), body)
+
+    def _answer_soon(self, header: Header, body: AcademyErrorResponse) -> None:
+        message: Message[Any] = Message(header=header, body=body)
         target = self._boxes.get(message.dest.uid.int)
         if target is not None:
             target.accept(Delivery(message))
@@ -253,16 +254,8 @@ class Router:
 
     def _answer_unsent(self, line: Line, parcel: Parcel) -> None:
         """Tell who waits for an answer that its mailbox cannot send any more."""
-        response: Header = parcel.note
-        if response.kind == "response":
-            asked = Header(
-                src=response.dest,
-                dest=response.src,
-                tag=response.tag,
-                label=response.label,
-                kind="request",
-            )
-            self.respond_soon(asked, lost(line.box.uid, TAKEN_OVER))
+        if parcel.note.kind == "response":
+            self._answer_soon(parcel.note, lost(line.box.uid, TAKEN_OVER))
 
     def refuse(self, box: BoundMailbox, untaken: list[Delivery], reason: str) -> None:
         """Tell those whose requests were not taken that the mailbox is closed."""

@@ -15,6 +15,7 @@ import asyncio
 import collections
 import contextlib
 import dataclasses
+import functools
 import itertools
 import random
 import time
@@ -216,9 +217,9 @@ class Churn:
 
     async def _disturb(self, until: float) -> None:
         ways: dict[str, tuple[int, Callable[[], Disturbance]]] = {
-            "taken over": (4, self._take_over),
-            "restarted": (4, self._restart),
-            "restarted in haste": (4, self._hurry),
+            "taken over": (4, functools.partial(self._change, self._take_over)),
+            "restarted": (4, functools.partial(self._change, self._restart)),
+            "restarted in haste": (4, functools.partial(self._change, self._hurry)),
             "terminated": (2, self._terminate),
             "link cut": (2, self._cut),
         }
@@ -236,38 +237,33 @@ class Churn:
     def _resident(self) -> Resident:
         return self.chance.choice(self._residents)
 
-    async def _reach(self, resident: Resident) -> None:
-        """Call it first, mostly: an agent that always moves gets nothing done."""
-        if self.chance.random() < 0.7:
-            await self._call(self._desk, resident.uid)
+    async def _change(self, change: Callable[[Resident], Disturbance]) -> None:
+        """Do something to a resident to which nothing else is being done.
 
-    async def _take_over(self) -> None:
+        Mostly it is called first: an agent that always moves gets nothing done.
+        """
         resident = self._resident()
         async with resident.changing:
             if resident in self._residents:
-                await self._reach(resident)
-                await resident.move()
-                await resident.close(keep=1)
+                if self.chance.random() < 0.7:
+                    await self._call(self._desk, resident.uid)
+                await change(resident)
 
-    async def _restart(self) -> None:
-        resident = self._resident()
-        async with resident.changing:
-            if resident in self._residents:
-                await self._reach(resident)
-                await resident.close()
-                await asyncio.sleep(self.chance.random() * 0.2)
-                await resident.move()
+    async def _take_over(self, resident: Resident) -> None:
+        await resident.move()
+        await resident.close(keep=1)
 
-    async def _hurry(self) -> None:
+    async def _restart(self, resident: Resident) -> None:
+        await resident.close()
+        await asyncio.sleep(self.chance.random() * 0.2)
+        await resident.move()
+
+    async def _hurry(self, resident: Resident) -> None:
         """Bind the mailbox while who has it still closes."""
-        resident = self._resident()
-        async with resident.changing:
-            if resident in self._residents:
-                await self._reach(resident)
-                async with asyncio.TaskGroup() as group:
-                    group.create_task(resident.close())
-                    await asyncio.sleep(self.chance.random() * 0.01)
-                    group.create_task(resident.move())
+        async with asyncio.TaskGroup() as group:
+            group.create_task(resident.close())
+            await asyncio.sleep(self.chance.random() * 0.01)
+            group.create_task(resident.move())
 
     async def _terminate(self) -> None:
         resident = self._resident()

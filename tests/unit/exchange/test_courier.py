@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from academy.exception import AgentTerminatedError, FencedError, PeerLostError
+from academy.exchange.bound import BoundMailbox
+from academy.exchange.engine import Engine
 from academy.exchange.stream import REQUESTS
 from academy.message import SuccessResponse, encode
 from tests.unit.exchange.conftest import NewEngine
@@ -23,6 +25,14 @@ from tests.unit.exchange.mail import (
     take,
     until,
 )
+
+
+async def half_read(engine: Engine) -> tuple[BoundMailbox, BoundMailbox]:
+    """Return a user, and an agent beside it that has taken one of two requests."""
+    user, agent = await bind_user(engine), await bind_agent(engine)
+    await send(engine, user, agent.uid, 1, 2)
+    assert await take(agent) == [1]
+    return user, agent
 
 
 async def test_what_comes_as_a_line_ends_is_not_forgotten(
@@ -70,9 +80,7 @@ async def test_what_waited_for_a_terminated_mailbox_is_refused(
 
 async def test_what_is_given_back_is_not_overtaken(new_engine: NewEngine) -> None:
     here, there = await new_engine(direct=True), await new_engine(direct=True)
-    user, former = await bind_user(here), await bind_agent(here)
-    await send(here, user, former.uid, 1, 2)
-    assert await take(former) == [1]
+    user, former = await half_read(here)
     await here.unbind(former)
     agent = await bind_agent(there, former.uid)
     # It asks for nothing yet, so what was given back waits in the queue.
@@ -84,9 +92,7 @@ async def test_what_a_former_owner_resends_is_not_overtaken(
     new_engine: NewEngine,
 ) -> None:
     here, there = await new_engine(direct=True), await new_engine(direct=True)
-    user, former = await bind_user(here), await bind_agent(here)
-    await send(here, user, former.uid, 1, 2)
-    assert await take(former) == [1]
+    user, former = await half_read(here)
     agent = await bind_agent(there, former.uid)
     await until(lambda: former.ended)
     await send(here, user, agent.uid, 3)
@@ -130,9 +136,7 @@ async def test_what_is_given_back_late_is_not_overtaken(
     new_engine: NewEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here, there = await new_engine(), await new_engine()
-    user, former = await bind_user(here), await bind_agent(here)
-    await send(here, user, former.uid, 1, 2)
-    assert await take(former) == [1]
+    user, former = await half_read(here)
     # Closing waits for a take that is under way, and meanwhile the next owner is there.
     taken, closing = asyncio.Event(), asyncio.Event()
 
