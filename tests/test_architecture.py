@@ -89,7 +89,7 @@ LAYERS: dict[int, str] = {
     38: "manager",
     39: "process_config bench.programs bench.programs.agents bench.programs.connect "
     "bench.programs.drain bench.programs.fan bench.programs.find bench.programs.floor "
-    "bench.programs.one_copy "
+    "bench.programs.least_call bench.programs.one_copy "
     "bench.programs.imports bench.programs.launch bench.programs.load "
     "bench.programs.crowd bench.programs.directory_curve bench.programs.discover "
     "bench.programs.many bench.programs.server_costs "

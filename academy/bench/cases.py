@@ -99,6 +99,12 @@ def one_copy(settings: dict[str, Any], **more: Any) -> Case:
     return Case(Echo, program, settings | {"kinds": ["bytes"]}, name=name, **more)
 
 
+def least_call(row: type[Any], settings: dict[str, Any], **more: Any) -> Case:
+    """Return the case of calls that have a task, a future, a number and a pickle."""
+    name, program = "floor, the least that a call takes", PROGRAMS / "least_call.py"
+    return Case(row, program, settings, name=name, **more)
+
+
 def imports(name: str, modules: list[str], **more: Any) -> Case:
     """Return a case that imports modules; it has rounds of its own."""
     settings = {"modules": modules, "repeats": 9}
@@ -126,6 +132,7 @@ CASES: Groups = {
             CALLS | {"exchange": "redis", "workers": 1},
         ),
         *floors(Calls, CALLS),
+        least_call(Calls, CALLS),
     ],
     "echo": [
         agents(Echo, OURS, ECHOES | HYBRID, quick=QUICK_ECHOES),
