@@ -286,10 +286,12 @@ class Auditor:
                 awaited.strikes = 0
             elif target.received.former(stream, awaited.seq):
                 self._suspect(box, awaited, Verdict.PEER_LOST)
-            elif target.dirty:
+            elif target.dirty or target.take is not None:
                 awaited.strikes = 0
             else:
                 self._suspect(box, awaited, Verdict.VANISHED)
+                # News of it may be late: before the next look the queue is asked.
+                target.wake()
 
     async def _ask(
         self, box: BoundMailbox, dest: EntityId, inc: int, requests: list[Awaited]

@@ -18,7 +18,7 @@ from academy.exchange.bound import BoundMailbox
 from academy.exchange.connection import RedisConnectionInfo
 from academy.exchange.engine import Engine
 from academy.exchange.keys import Keys, entity_key
-from academy.exchange.mailbox import PROBE, REPORT, make_entry
+from academy.exchange.mailbox import PROBE, REPORT, Entry, make_entry
 from academy.identifier import AgentId
 from academy.message import Message, PingRequest
 from academy.stats import AgentStats
@@ -127,6 +127,39 @@ async def test_requests_in_the_queue_of_an_owner_here(new_engine: NewEngine) -> 
     await send(engine, user, uid, 1)
     await bind_agent(engine, uid)
     await nothing_is_settled(user, engine)
+
+
+async def test_requests_that_are_just_being_taken_by_an_owner_here(
+    new_engine: NewEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = await new_engine()
+    user, uid = await bind_user(engine), await register(engine)
+    await send(engine, user, uid, 1)
+    agent = await bind_agent(engine, uid)
+    arrive, asked = asyncio.Event(), engine.queues.take
+
+    async def held_up(box: BoundMailbox) -> list[Entry]:
+        entries = await asked(box)
+        await arrive.wait()
+        return entries
+
+    monkeypatch.setattr(engine.queues, "take", held_up)
+    taking = asyncio.create_task(take(agent))
+    await nothing_is_settled(user, engine)
+    arrive.set()
+    assert await taking == [1]
+
+
+async def test_requests_of_which_an_owner_here_has_heard_nothing(
+    new_engine: NewEngine,
+) -> None:
+    engine = await new_engine()
+    user, uid = await bind_user(engine), await register(engine)
+    await send(engine, user, uid, 1)
+    agent = await bind_agent(engine, uid)
+    agent.dirty = False  # as if it had been bound before that, and the news were late
+    assert await take(agent) == [1]
+    assert engine.auditor.settled == 0
 
 
 async def test_the_books_are_not_asked_about_what_is_on_a_link(
