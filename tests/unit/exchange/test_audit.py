@@ -139,9 +139,8 @@ async def test_requests_that_are_just_being_taken_by_an_owner_here(
     arrive, asked = asyncio.Event(), engine.queues.take
 
     async def held_up(box: BoundMailbox) -> list[Entry]:
-        entries = await asked(box)
         await arrive.wait()
-        return entries
+        return await asked(box)
 
     monkeypatch.setattr(engine.queues, "take", held_up)
     taking = asyncio.create_task(take(agent))
