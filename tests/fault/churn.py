@@ -3,7 +3,9 @@
 Four engines, each like a process of its own, have agents and callers; one of them has
 no direct links. At random moments agents are taken over by another engine, restarted,
 and terminated; callers give up and leave; links are cut. Every call must end soon, and
-what a caller asks of an agent must be executed in order, and nothing of it twice.
+what a caller asks of an agent must be executed in order, and nothing of it twice. Some
+carry an array there and back, which who has sent it uses for something else afterwards:
+nobody may see that.
 
 Nothing is killed here and nobody is away for long: what waits has been forgotten.
 """
@@ -23,6 +25,9 @@ import uuid
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from academy.agent import Agent
 from academy.embedded import EmbeddedServer
 from academy.exception import ExchangeError
@@ -32,11 +37,18 @@ from academy.exchange.engine import Engine
 from academy.exchange.hybrid import HybridExchangeTransport
 from academy.exchange.transport import AgentRegistration
 from academy.identifier import AgentId, EntityId
-from academy.message import ActionRequest, Message, SuccessResponse
+from academy.message import (
+    ActionRequest,
+    ActionResponse,
+    Message,
+    Response,
+    SuccessResponse,
+)
 
 User = UserExchangeClient[HybridExchangeTransport]
 Disturbance = Coroutine[Any, Any, None]
 Host = AgentExchangeClient[Any, HybridExchangeTransport]
+Array = npt.NDArray[np.uint8]
 
 ENGINES: tuple[dict[str, Any], ...] = (
     {},
@@ -53,6 +65,12 @@ PAUSE = 0.05
 """Seconds between two disturbances, on average."""
 LATE = 10.0
 """Seconds that a call may take."""
+CARRIES = 0.03
+"""How many of all calls carry an array."""
+SIZES = 100_000, 3_000_000
+"""Bytes of it: copied or lent, in a frame or in parts, shared or not."""
+USED_AGAIN = 255
+"""What its bytes become after that; they are smaller before."""
 
 
 @dataclasses.dataclass
@@ -67,6 +85,7 @@ class Findings:
         disorder: Requests that were executed after a later one of the same caller.
         worst: Seconds of the slowest call.
         late: Calls that took too long, or did not end.
+        torn: How often an array was not as it was sent.
     """
 
     calls: int = 0
@@ -82,11 +101,12 @@ class Findings:
     disorder: int = 0
     worst: float = 0.0
     late: list[str] = dataclasses.field(default_factory=list)
+    torn: int = 0
 
     @property
     def good(self) -> bool:
         """Whether nothing was found."""
-        return not (self.twice or self.disorder or self.late)
+        return not (self.twice or self.disorder or self.late or self.torn)
 
     @property
     def twice(self) -> int:
@@ -96,13 +116,23 @@ class Findings:
     def __str__(self) -> str:
         lines = [
             f"{self.calls:,} calls, {self.twice} executed twice, "
-            f"{self.disorder} out of order, {len(self.late)} late, "
+            f"{self.disorder} out of order, {self.torn} torn, {len(self.late)} late, "
             f"slowest {self.worst:.2f} s",
             *self.late[:20],
             ", ".join(f"{n:,} {name}" for name, n in self.outcomes.most_common()),
             ", ".join(f"{n:,} {name}" for name, n in self.disturbances.most_common()),
         ]
         return "\n".join(lines)
+
+
+def make_array(number: int, size: int) -> Array:
+    """Return an array that shows whether it is that of a call."""
+    return np.full(size, number % USED_AGAIN, np.uint8)
+
+
+def is_whole(array: Array, number: int) -> bool:
+    """Return whether an array is as it was sent."""
+    return bool(len(array) and (array == number % USED_AGAIN).all())
 
 
 class Resident:
@@ -144,17 +174,26 @@ class Resident:
 
     async def _execute(self, client: Host, request: Message[Any]) -> None:
         churn = self._churn
-        body = request.get_body()
+        body, array = request.get_body(), None
+        answer: Response = SuccessResponse()
         if isinstance(body, ActionRequest):
             churn.findings.executed[request.tag] += 1
-            (number,) = body.get_args()
+            number, array = body.get_args()
             churn.findings.disorder += number < self._last[request.src]
             self._last[request.src] = number
         if churn.chance.random() < 0.3:
             await asyncio.sleep(churn.chance.random() * 0.01)
+        if array is not None:
+            churn.findings.torn += not is_whole(array, number)
+            answer = ActionResponse(serialization="pickle", result=array)
+            if churn.chance.random() < 0.5:
+                # So that nobody but the message has it, when that is sent.
+                body, array = None, None
         # It may have lost its mailbox meanwhile.
         with contextlib.suppress(ExchangeError, RuntimeError):
-            await client.send(request.create_response(SuccessResponse()))
+            await client.send(request.create_response(answer))
+        if array is not None:
+            array.fill(USED_AGAIN)
 
 
 class Churn:
@@ -305,15 +344,24 @@ class Churn:
     async def _call(self, user: User, uid: AgentId[Any]) -> None:
         # The order in which these are made is that in which they are sent.
         number = next(self._numbers)
-        body = ActionRequest(action="act", serialization="json", pargs=(number,))
+        carries = self.chance.random() < CARRIES
+        array = make_array(number, self.chance.randint(*SIZES)) if carries else None
+        arguments = number, array
+        body = ActionRequest(action="act", serialization="pickle", pargs=arguments)
         request = Message.create(user.client_id, uid, body)
-        patience = LATE if self.chance.random() < 0.95 else self.chance.random() * 0.1
+        patience = LATE
+        if self.chance.random() < (0.5 if carries else 0.05):
+            # While it waits for its turn, or is on its way, or is answered.
+            patience = self.chance.random() * (0.02 if carries else 0.1)
         begin = time.monotonic()
         try:
             async with asyncio.timeout(patience):
                 answer = (await user.request(request)).get_body()
             if isinstance(answer, SuccessResponse):
                 outcome = "done"
+            elif isinstance(answer, ActionResponse):
+                outcome = "carried"
+                self.findings.torn += not is_whole(answer.get_result(), number)
             else:
                 outcome = type(answer.get_exception()).__name__  # type: ignore[attr-defined]
         except TimeoutError:
@@ -323,6 +371,8 @@ class Churn:
                 self.findings.late.append(f"{request.tag} to {uid}, executed {run} x")
         except ExchangeError as e:
             outcome = type(e).__name__
+        if array is not None:
+            array.fill(USED_AGAIN)
         self.findings.calls += 1
         self.findings.outcomes[outcome] += 1
         self.findings.worst = max(self.findings.worst, time.monotonic() - begin)
