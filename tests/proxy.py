@@ -73,13 +73,17 @@ class Proxy:
     async def _link(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        there, back = await asyncio.open_connection("127.0.0.1", self._target)
+        ends = [writer]
         try:
+            there, back = await asyncio.open_connection("127.0.0.1", self._target)
+            ends.append(back)
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._pass_on(reader, back))
                 group.create_task(self._pass_on(there, writer))
+        except* OSError:
+            pass  # one end has closed
         finally:
-            for end in (writer, back):
+            for end in ends:
                 end.transport.abort()
 
     async def _pass_on(

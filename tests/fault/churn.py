@@ -2,7 +2,8 @@
 
 Four engines, each like a process of its own, have agents and callers; one of them has
 no direct links. At random moments agents are taken over by another engine, restarted,
-and terminated; callers give up and leave; links are cut. Every call must end soon, and
+and terminated; callers give up and leave; links are cut, as are the connections to the
+server, which may also say nothing for a moment. Every call must end soon, and
 what a caller asks of an agent must be executed in order, and nothing of it twice. Some
 carry an array there and back, which who has sent it uses for something else afterwards:
 nobody may see that.
@@ -44,6 +45,7 @@ from academy.message import (
     Response,
     SuccessResponse,
 )
+from tests.proxy import Proxy
 
 User = UserExchangeClient[HybridExchangeTransport]
 Disturbance = Coroutine[Any, Any, None]
@@ -201,17 +203,21 @@ class Churn:
 
     Args:
         server: The server.
+        proxy: What all engines reach it through.
         chance: Source of all randomness.
     """
 
-    def __init__(self, server: EmbeddedServer, chance: random.Random) -> None:
+    def __init__(
+        self, server: EmbeddedServer, proxy: Proxy, chance: random.Random
+    ) -> None:
         self.chance = chance
+        self._proxy = proxy
         self.findings = Findings()
         namespace = f"churn{uuid.uuid4().hex[:8]}"
         self._factories = [
             HybridExchangeFactory(
-                server.host,
-                server.port,
+                "127.0.0.1",
+                proxy.port,
                 namespace=namespace,
                 redis_kwargs=server.redis_kwargs,
                 **settings,
@@ -261,6 +267,8 @@ class Churn:
             "restarted in haste": (4, functools.partial(self._change, self._hurry)),
             "terminated": (2, self._terminate),
             "link cut": (2, self._cut),
+            "server cut off": (1, self._proxy.drop),
+            "server silent": (1, self._silence),
         }
         weights = [weight for weight, _ in ways.values()]
         running: set[asyncio.Task[None]] = set()
@@ -326,6 +334,11 @@ class Churn:
         if found:
             self.chance.choice(found).abort()
 
+    async def _silence(self) -> None:
+        self._proxy.hold()
+        await asyncio.sleep(self.chance.random() * 0.2)
+        self._proxy.let_go()
+
     # Calls
 
     async def _call_for_ever(self) -> None:
@@ -380,7 +393,8 @@ class Churn:
 
 async def churn(server: EmbeddedServer, seconds: float, seed: int) -> Findings:
     """Let mailboxes come, move and end for so many seconds."""
-    return await Churn(server, random.Random(seed)).run(seconds)
+    async with Proxy(server.port) as proxy:
+        return await Churn(server, proxy, random.Random(seed)).run(seconds)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
