@@ -282,6 +282,7 @@ class Engine:
             self.router.refuse(box, untaken, e.reason or "")
         except ExchangeError as e:
             logger.warning("%s could not be closed cleanly: %s", box.uid, e)
+            self.router.resend(box, untaken or box.untaken())
             return False
         finally:
             # Only now: who is told to go elsewhere must find what was given back.

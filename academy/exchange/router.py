@@ -381,6 +381,8 @@ class Router:
                 self.respond_soon(delivery.message.header, body)
         except ExchangeError as e:
             logger.warning("A message to %s could not be queued: %s", dest, e)
+            if delivery.message.is_request():
+                self.respond_soon(delivery.message.header, failure_body(dest, e))
 
     async def _control(self, dest: EntityId, kind: str, payload: bytes) -> None:
         try:

@@ -89,6 +89,23 @@ async def test_an_engine_closes_in_time_without_a_server(
     assert time.monotonic() - start < 3
 
 
+async def test_what_was_not_taken_is_queued_when_the_server_is_back(
+    new_engine: NewEngine, proxy: Proxy, proxied: RedisConnectionInfo
+) -> None:
+    """Its senders are in this process, and keep no copy."""
+    engine = await new_engine(proxied)
+    user, agent = await bind_user(engine), await bind_agent(engine)
+    await send(engine, user, agent.uid, 1, 2)
+    await proxy.cut()
+    await engine.unbind(agent)
+    sending = asyncio.create_task(send(engine, user, agent.uid, 3))
+    await proxy.mend()
+    await sending
+    again = await bind_agent(engine, agent.uid)
+    assert await take(again, 3) == [1, 2, 3]
+    assert engine.auditor.settled == 0
+
+
 async def test_members_of_a_namespace_agree_on_a_secret(
     environment: pytest.MonkeyPatch,
     new_engine: NewEngine,

@@ -17,6 +17,7 @@ from academy.exception import (
     MailboxFullError,
     MessageTooLargeError,
     PeerUnreachableError,
+    RequestLostError,
 )
 from academy.exchange import courier as courier_module
 from academy.exchange import queues as queues_module
@@ -432,8 +433,12 @@ async def test_what_cannot_be_queued_again(
     found = await failure(user)
     assert isinstance(found, AgentTerminatedError)
     assert (found.executed, found.reason) == ("no", "enough")
-    engine.router.resend_soon(AgentId.new(), handed_over(request, "s", 1))
-    await engine.router.flush(5)
+    unknown = AgentId[Any].new()
+    request = numbered(user, unknown, 1)
+    user.ledger.sending(request.header)
+    engine.router.resend_soon(unknown, handed_over(request, "s", 1))
+    assert isinstance(await failure(user), RequestLostError)
+    assert engine.auditor.settled == 0  # it was told at once
     assert "could not be queued" in caplog.text
 
 
