@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,6 +14,7 @@ from academy.link.connection import Connection
 from academy.link.frame import Buffer, Data, Filled, Frame, RemoteProtocolError
 from academy.link.meter import Meter
 from academy.link.session import Session
+from academy.link.sharing import SharedMemory
 
 logger = logging.getLogger(__name__)
 
@@ -110,7 +112,9 @@ class Peer:
         self.connection = connection
         self.suspected = self.refused = False
         self.reason = ""
-        self.session.link_up()
+        regions = connection.regions()
+        shared = None if regions is None else SharedMemory(regions, self._wake)
+        self.session.link_up(shared)
 
     def detach(self, reason: str) -> None:
         """Note that the connection has ended."""
@@ -222,6 +226,16 @@ class Peer:
         else:
             self._flushing = True
             self._loop.call_soon(self.flush)
+
+    def _wake(self) -> None:
+        """Flush soon; may be called in any thread, also when all is over."""
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self.flush_soon)
+
+    def sweep(self) -> None:
+        """Let go of shared memory that was not used since the last call."""
+        self.session.sweep()
+        self.flush_soon()
 
     def flush(self) -> None:
         """Write what the session has to send now."""

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from academy.link.codec import ack_size, encode, parse
+from academy.link.codec import LENGTH, acks, encode, parse
 from academy.link.frame import (
     LARGEST_NUMBER,
     Abort,
@@ -156,9 +156,15 @@ def test_refused_bodies(body: bytes, text: str) -> None:
         parse_body(body)
 
 
-def test_size_of_acks() -> None:
-    for count in (0, 1, 7):
-        assert len(joined(Ack(((1, 2),) * count))) == 4 + ack_size(count)
+@pytest.mark.parametrize("count", [0, 1, 7, 100])
+@pytest.mark.parametrize("limit", [13, 24, 25, 100, 10_000])
+def test_acks_within_a_limit(count: int, limit: int) -> None:
+    marks = [(channel, 5) for channel in range(count)]
+    found = acks(marks, limit)
+    assert [mark for frame in found for mark in frame.marks] == marks
+    sizes = [len(joined(frame)) - LENGTH.size for frame in found]
+    assert max(sizes, default=0) <= limit
+    assert all(size + 12 > limit for size in sizes[:-1])
 
 
 def test_frames_are_frozen_and_compare_by_type() -> None:
