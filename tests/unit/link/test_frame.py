@@ -13,12 +13,17 @@ from academy.link.frame import (
     LARGEST_NUMBER,
     Abort,
     Ack,
+    Back,
     Buffer,
     Bye,
     Close,
     Control,
     Data,
+    Dropped,
     Frame,
+    Lent,
+    Mapped,
+    Offer,
     Open,
     Opened,
     Part,
@@ -26,10 +31,13 @@ from academy.link.frame import (
     Pong,
     Refused,
     RemoteProtocolError,
+    Returned,
+    Unmapped,
 )
 from tests.unit.link.pair import plain
 
 CHANNELS = st.integers(0, 2**32 - 1)
+SIZES = st.integers(0, 2**64 - 1)
 NUMBERS = st.integers(1, LARGEST_NUMBER)
 SEGMENTS = st.lists(st.binary(max_size=30), max_size=20)
 FRAMES: st.SearchStrategy[Frame] = st.one_of(
@@ -45,6 +53,10 @@ FRAMES: st.SearchStrategy[Frame] = st.one_of(
     st.builds(Control, st.binary()),
     st.builds(Close, CHANNELS),
     st.builds(Bye),
+    st.builds(Offer, CHANNELS, CHANNELS, SIZES, SIZES),
+    st.builds(Lent, CHANNELS, NUMBERS, st.booleans(), CHANNELS, SIZES),
+    st.builds(Back, CHANNELS, NUMBERS, st.booleans(), CHANNELS, SIZES, SIZES),
+    *(st.builds(kind, CHANNELS) for kind in (Mapped, Unmapped, Returned, Dropped)),
 )
 
 

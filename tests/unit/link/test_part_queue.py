@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from academy.link.frame import Buffer, Part
+from academy.link.frame import Buffer, Frame, Lent, Part
 from academy.link.part_queue import TAIL, PartQueue
 from academy.link.parts import Assembly
 
@@ -206,3 +206,120 @@ class TestLentMemory:
         queue = self.queue(bytearray(10))
         queue.take(1 << 30)
         assert queue.take_back(1, 1) is None
+
+
+LARGE = 2 * TAIL
+
+
+class Way:
+    """A segment that is copied in two steps, of which each is worth a part."""
+
+    def __init__(self, segment: memoryview, owned: bool) -> None:
+        self.size = len(segment)
+        self.owned = owned
+        self.steps = 0
+        self.gone = False
+        self.ended = False
+
+    @property
+    def done(self) -> bool:
+        return self.steps == 2
+
+    def advance(self) -> int:
+        self.steps += 1
+        return 100
+
+    def frame(self, channel: int, seq: int, last: bool) -> Frame:
+        self.gone = True
+        return Lent(channel, seq, last, 1, self.size)
+
+    def end(self) -> None:
+        self.ended = True
+
+
+class Ways:
+    """Where large segments go otherwise."""
+
+    def __init__(self) -> None:
+        self.ways: list[Way] = []
+
+    def transfer(self, segment: memoryview, owned: bool) -> Way | None:
+        if len(segment) < 500:
+            return None
+        self.ways.append(Way(segment, owned))
+        return self.ways[-1]
+
+
+class TestOtherWays:
+    def queue(self, **how: bool) -> tuple[PartQueue, Ways]:
+        ways = Ways()
+        queue = PartQueue(100, 1 << 20, ways)
+        segments = [b"head", memoryview(bytearray(700)), b"end"]
+        queue.add(1, 1, segments, **how)
+        return queue, ways
+
+    def test_it_is_copied_step_by_step(self) -> None:
+        queue, ways = self.queue()
+        found: list[list[Frame]] = []
+        while queue.messages:
+            found.append(queue.take(1))
+        head, *nothing, lent, end = found
+        assert isinstance(head[0], Part)
+        assert nothing == [[], []]
+        assert lent == [Lent(1, 1, False, 1, 700)]
+        assert isinstance(end[0], Part)
+        assert (bytes(end[0].data), end[0].last) == (b"end", True)
+        (way,) = ways.ways
+        assert way.gone
+        assert way.ended
+        assert not way.owned
+
+    def test_others_take_turns_with_it(self) -> None:
+        queue, _ = self.queue(owned=True)
+        queue.add(2, 1, [bytes(350)])
+        found = [queue.take(1) for _ in range(9)]
+        kinds = [type(frames[0]).__name__ if frames else "" for frames in found]
+        assert kinds == ["Part", "Part", "", "Part", "", "Part", "Lent", "Part", "Part"]
+
+    def test_whether_it_is_the_messages_own(self) -> None:
+        queue, ways = self.queue(owned=True)
+        queue.take(1 << 20)
+        assert ways.ways[0].owned
+
+    @pytest.mark.parametrize("taken", [1, 2, 3])
+    @pytest.mark.parametrize("drop", [False, True])
+    def test_given_up_amid_it(self, taken: int, drop: bool) -> None:
+        queue, ways = self.queue()
+        queue.add(1, 2, [b"next"])
+        for _ in range(taken):
+            queue.take(1)
+        if drop:
+            queue.drop(1)
+        else:
+            assert queue.take_back(1, 1) is True
+            assert messages(queue.take(1 << 20)) == [(1, 2)]
+        assert not queue.messages
+        assert all(way.ended for way in ways.ways)
+        assert not any(way.gone for way in ways.ways)
+
+    def test_what_may_change_ends_when_all_else_is_written(self) -> None:
+        ways = Ways()
+        queue = PartQueue(TAIL, 1 << 20, ways)
+        segments = [bytes(90), memoryview(bytearray(490)), memoryview(bytearray(LARGE))]
+        queue.add(1, 1, segments, lent=True)
+        frames = queue.take(1 << 20)
+        assert all(isinstance(frame, Part) for frame in frames)
+        assert ways.ways[0].done
+        assert queue.waits_for_end
+        assert queue.take(1 << 20, drained=False) == []
+        assert queue.take(1 << 20) == [Lent(1, 1, True, 1, LARGE)]
+
+    def test_what_follows_may_be_the_end(self) -> None:
+        queue = PartQueue(TAIL, 1 << 20, Ways())
+        queue.add(1, 1, [memoryview(bytearray(LARGE)), bytearray(b"end")], lent=True)
+        frames = queue.take(1 << 20)
+        assert isinstance(frames[-1], Lent)
+        assert queue.waits_for_end
+        (end,) = queue.take(1 << 20)
+        assert isinstance(end, Part)
+        assert type(end.data) is bytes

@@ -8,7 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from academy.link.frame import Buffer, LocalProtocolError, RemoteProtocolError
+from academy.link.frame import (
+    Buffer,
+    Frame,
+    Lent,
+    LocalProtocolError,
+    RemoteProtocolError,
+)
 from academy.link.parts import Assembly, check_size, cut, weigh
 from academy.segment import make_table
 from tests.unit.link.pair import plain
@@ -189,3 +195,100 @@ def test_limit_of_a_message() -> None:
     for segments in ([bytes(101)], [b""] * 11):
         with pytest.raises(LocalProtocolError, match="is too large"):
             check_size(segments, 100)
+
+
+class Way:
+    """A segment that does not go in parts."""
+
+    done = True
+
+    def __init__(self, segment: memoryview) -> None:
+        self.segment = segment
+        self.size = len(segment)
+        self.ends = 0
+
+    def advance(self) -> int:
+        return 0
+
+    def frame(self, channel: int, seq: int, last: bool) -> Frame:
+        return Lent(channel, seq, last, 1, self.size)
+
+    def end(self) -> None:
+        self.ends += 1
+
+
+@given(TYPED, st.integers(1, 200), st.data())
+def test_segments_that_go_another_way(
+    segments: list[Buffer], size: int, data: st.DataObject
+) -> None:
+    asked = []
+
+    def transfer(segment: memoryview) -> Way | None:
+        asked.append(segment)
+        return Way(segment) if len(segment) and data.draw(st.booleans()) else None
+
+    assembly = Assembly(1, LIMIT, ignore)
+    for step in cut(segments, size, transfer):
+        if isinstance(step, Way):
+            assembly.add_whole(step.segment)
+        else:
+            assert isinstance(step, bytes | bytearray | memoryview)
+            assembly.add(step)
+    found = assembly.finish()
+    assert plain(found) == plain(segments)
+    assert [type(s) for s in found] == [type(s) for s in segments]
+    assert asked == [s for s in segments if type(s) is memoryview]
+
+
+def test_a_way_ends_when_it_was_gone_or_given_up() -> None:
+    ways: list[Way] = []
+
+    def transfer(segment: memoryview) -> Way:
+        ways.append(Way(segment))
+        return ways[-1]
+
+    segment = memoryview(bytearray(10))
+    steps = cut([b"head", segment, segment, segment], 1000, transfer)
+    assert not ways
+    assert isinstance(next(steps), bytes)
+    assert next(steps) is ways[0]
+    assert [way.ends for way in ways] == [0]
+    assert next(steps) is ways[1]
+    assert [way.ends for way in ways] == [1, 0]
+    steps.close()
+    assert [way.ends for way in ways] == [1, 1]
+    # Also when what is before it has not even gone.
+    steps = cut([segment], 1000, transfer)
+    next(steps)
+    steps.close()
+    assert [way.ends for way in ways] == [1, 1, 1]
+
+
+def test_whole_segments_where_they_do_not_belong() -> None:
+    segment = memoryview(bytearray(10))
+    for segments, before, problem in (
+        ([segment], 3, "before the table"),
+        ([segment, segment], 10 + 10 + 5, "amid another"),
+        ([b"0123456789"], None, "for another segment"),
+        ([memoryview(bytearray(9))], None, "for another segment"),
+        ([memoryview(bytearray(11))], None, "for another segment"),
+        ([b"", bytearray()], None, "too many"),
+        ([], None, "too many"),
+    ):
+        stream = b"".join(cut(segments, 1000))
+        table = 4 + 8 * len(segments)
+        assembly = Assembly(1, LIMIT, ignore)
+        assembly.add(stream[: table if before is None else before])
+        with pytest.raises(ValueError, match=problem):
+            assembly.add_whole(segment)
+
+
+def test_no_memory_is_taken_for_what_comes_whole() -> None:
+    segments = [b"head", bytearray(), memoryview(bytearray(1 << 20)), b""]
+    assembly = Assembly(1, 1 << 30, ignore)
+    assembly.add(b"".join(cut(segments, 1 << 30))[: 4 + 8 * 4 + 4])
+    assembly.add_whole(segments[2])
+    assert assembly._slot is None
+    found = assembly.finish()
+    assert found[2] is segments[2]
+    assert plain(found) == plain(segments)
