@@ -123,16 +123,18 @@ class Regions:
         return region
 
     def _is_sound(self, descriptor: int, offer: Offer) -> bool:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode) or found.st_uid != self._uid:
-            return False
-        if (found.st_size, found.st_ino) != (offer.size, offer.inode):
-            return False
         try:
+            found = os.fstat(descriptor)
             seals = fcntl.fcntl(descriptor, fcntl.F_GET_SEALS)
         except OSError:
+            # What is no memory has no seals.
             return False
-        return seals & _SEALS == _SEALS
+        return (
+            stat.S_ISREG(found.st_mode)
+            and (found.st_uid, found.st_ino) == (self._uid, offer.inode)
+            and found.st_size == offer.size
+            and seals & _SEALS == _SEALS
+        )
 
 
 def regions_with(sock: Any) -> Regions | None:

@@ -66,6 +66,7 @@ class SharedMemory:
         """
         if not LEAST <= len(segment) <= MOST:
             return None
+        self._settle()
         passing = self.borrower.pass_back(segment) if owned else None
         return self.lender.lend(segment) if passing is None else passing
 
