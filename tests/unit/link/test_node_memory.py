@@ -140,6 +140,7 @@ async def test_its_own_goes_back(network: Network) -> None:
     del copy
     await there.send(array(3))
     assert there.states() == [State.LENT]
+    assert arrays(there.b) == [array(3)]
 
 
 @pytest.mark.parametrize("kind", ["uds", "tcp"])
