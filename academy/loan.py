@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import mmap
 from collections.abc import Callable
 from typing import Any
@@ -16,12 +17,17 @@ class _End(Struct, gc=False, eq=False):
     object of the same cycle, whose own finalizer may still look at the memory.
     """
 
+    number: int
     tell: Callable[[], None]
 
     def __del__(self) -> None:
+        _lent.pop(self.number, None)
         self.tell()
 
 
+_numbers = itertools.count()
+_lent: dict[int, tuple[int, int]] = {}
+"""By number, where the memory of each loan that has not ended is, and its size."""
 _forms: dict[int, Any] = {}
 """By size, the types of what is between the memory and the views of it."""
 
@@ -59,7 +65,9 @@ class Lendable:
                 made of it: in any thread, at any moment.
         """
         loan = self._form.from_buffer(self._memory)
-        loan.end = _End(ended)
+        number = next(_numbers)
+        _lent[number] = self._start, len(self._memory)
+        loan.end = _End(number, ended)
         return memoryview(loan).cast("B")[offset : offset + size]
 
     def find(self, view: memoryview) -> int | None:
@@ -70,6 +78,11 @@ class Lendable:
             return None
         start = ctypes.addressof(ctypes.c_char.from_buffer(view)) - self._start
         return start if 0 <= start <= len(self._memory) - view.nbytes else None
+
+
+def lent() -> set[tuple[int, int]]:
+    """Return address and size of all memory of which there are views."""
+    return set(_lent.copy().values())
 
 
 def is_loan(thing: Any) -> bool:

@@ -33,7 +33,7 @@ LAYERS: dict[int, str] = {
     "bench bench.interpreter bench.machine bench.rows bench.table exchange.silence "
     "threads by_value",
     1: "ownership identifier tag task loop event_loop describe logging.config "
-    "link.frame link.folder link.security link.tally embedded.binary "
+    "link.fork link.frame link.folder link.security link.tally embedded.binary "
     "embedded.directory exchange.client_config exchange.verdict exchange.link_info "
     "exchange.deposit",
     2: "exception simple_socket embedded.server exchange.keys exchange.credential "

@@ -52,6 +52,9 @@ class Region:
         self.size = size
         self.inode = inode
         try:
+            from academy.link import fork  # it needs ctypes, which takes a while
+
+            fork.prepare()
             memory = mmap.mmap(descriptor, size)
             self._lendable = Lendable(memory)
         except BaseException:
