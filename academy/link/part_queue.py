@@ -27,7 +27,9 @@ class _Message:
         left: Bytes of that.
         lent: Whether its memory may change once its sender has given up.
         step: What has been begun of it, and not sent.
+        ready: The last segment that is to go on another way.
         begun: Whether something was sent.
+        exposed: Whether some of that is the memory itself, not a copy.
     """
 
     seq: int
@@ -36,26 +38,38 @@ class _Message:
     left: int
     lent: bool
     step: Step | None = None
+    ready: Transfer | None = None
     begun: bool = False
+    exposed: bool = False
 
     def take(self, channel: int) -> tuple[Frame | None, int]:
         """Return the next frame, if it is ready, and the bytes that this is worth."""
         step, self.step = self.step, None
         if step is None:
             step = next(self.steps)
-        if not isinstance(step, Segment):
-            return self._take_transfer(channel, step)
-        if self.lent and len(step) == self.left:
-            step = self._cut_tail(step)
-        size = len(step)
+        if isinstance(step, Segment):
+            return self._take_part(channel, step)
+        return self._take_transfer(channel, step)
+
+    def _take_part(self, channel: int, part: Segment) -> tuple[Frame, int]:
+        if self.lent and len(part) == self.left:
+            part = self._cut_tail(part)
+        size = len(part)
         self.left -= size
         self.begun = True
-        return Part(channel, self.seq, not self.left, step), size
+        self.exposed |= type(part) is not bytes
+        return Part(channel, self.seq, not self.left, part), size
 
     def _take_transfer(self, channel: int, way: Transfer) -> tuple[Frame | None, int]:
         if not way.done:
             self.step = way
             return None, way.advance()
+        if self.ready is not way:
+            self.ready = way
+            step = next(self.steps)
+            if isinstance(step, Segment):
+                self.step = next(self.steps)
+                return self._take_part(channel, step)
         self.left -= way.size
         self.begun = True
         return way.frame(channel, self.seq, not self.left), 1
@@ -74,7 +88,7 @@ class _Message:
         step = self.step
         if not self.lent or step is None or isinstance(step, Segment):
             return self.lent and self.left <= TAIL
-        return step.done and step.size == self.left
+        return self.exposed and step.done and step.size == self.left
 
     def close(self) -> None:
         """Give up what has been begun."""

@@ -89,7 +89,8 @@ def cut(
         segments: The segments.
         size: Size of a part.
         transfer: Returns how a segment of other memory goes, if not in parts. It is
-            asked when its turn comes.
+            asked when its turn comes. Such a way comes twice: to be made ready, and to
+            go. What is before it comes in between, to go together with it.
     """
     pieces: list[Segment] = []
     room = size
@@ -97,6 +98,7 @@ def cut(
         way = transfer(segment) if type(segment) is memoryview else None
         if way is not None:
             try:
+                yield way
                 if pieces:
                     yield b"".join(pieces)
                     pieces, room = [], size

@@ -258,14 +258,14 @@ class TestOtherWays:
         queue.add(1, 1, segments, **how)
         return queue, ways
 
-    def test_it_is_copied_step_by_step(self) -> None:
+    def test_it_is_copied_step_by_step_and_goes_with_what_is_before_it(self) -> None:
         queue, ways = self.queue()
         found: list[list[Frame]] = []
         while queue.messages:
             found.append(queue.take(1))
-        head, *nothing, lent, end = found
-        assert isinstance(head[0], Part)
+        *nothing, head, lent, end = found
         assert nothing == [[], []]
+        assert isinstance(head[0], Part)
         assert lent == [Lent(1, 1, False, 1, 700)]
         assert isinstance(end[0], Part)
         assert (bytes(end[0].data), end[0].last) == (b"end", True)
@@ -273,13 +273,30 @@ class TestOtherWays:
         assert way.gone
         assert way.ended
         assert not way.owned
+        queue, _ = self.queue()
+        for _ in range(2):
+            queue.take(1)
+        assert [type(frame) for frame in queue.take(1 << 20)] == [Part, Lent, Part]
+
+    def test_nothing_before_it(self) -> None:
+        queue = PartQueue(40, 1 << 20, Ways())
+        # The table and the head fill a part.
+        queue.add(1, 1, [bytes(40 - 4 - 16), memoryview(bytearray(700))])
+        frames = queue.take(1 << 20)
+        assert [type(frame) for frame in frames] == [Part, Lent]
+        assert not queue.messages
 
     def test_others_take_turns_with_it(self) -> None:
         queue, _ = self.queue(owned=True)
         queue.add(2, 1, [bytes(350)])
         found = [queue.take(1) for _ in range(9)]
-        kinds = [type(frames[0]).__name__ if frames else "" for frames in found]
-        assert kinds == ["Part", "Part", "", "Part", "", "Part", "Lent", "Part", "Part"]
+        kinds = [
+            f"{frames[0].channel} {type(frames[0]).__name__}" if frames else ""  # type: ignore[union-attr]
+            for frames in found
+        ]
+        second = ["2 Part"] * 4
+        assert kinds[1::2] == second
+        assert kinds[::2] == ["", "", "1 Part", "1 Lent", "1 Part"]
 
     def test_whether_it_is_the_messages_own(self) -> None:
         queue, ways = self.queue(owned=True)
@@ -296,7 +313,7 @@ class TestOtherWays:
         if drop:
             queue.drop(1)
         else:
-            assert queue.take_back(1, 1) is True
+            assert queue.take_back(1, 1) is (taken > 2)
             assert messages(queue.take(1 << 20)) == [(1, 2)]
         assert not queue.messages
         assert all(way.ended for way in ways.ways)
@@ -304,7 +321,7 @@ class TestOtherWays:
 
     def test_what_may_change_ends_when_all_else_is_written(self) -> None:
         ways = Ways()
-        queue = PartQueue(TAIL, 1 << 20, ways)
+        queue = PartQueue(200, 1 << 20, ways)
         segments = [bytes(90), memoryview(bytearray(490)), memoryview(bytearray(LARGE))]
         queue.add(1, 1, segments, lent=True)
         frames = queue.take(1 << 20)
@@ -313,6 +330,12 @@ class TestOtherWays:
         assert queue.waits_for_end
         assert queue.take(1 << 20, drained=False) == []
         assert queue.take(1 << 20) == [Lent(1, 1, True, 1, LARGE)]
+
+    def test_what_is_all_copied_need_not_wait(self) -> None:
+        queue = PartQueue(TAIL, 1 << 20, Ways())
+        queue.add(1, 1, [bytearray(90), memoryview(bytearray(LARGE))], lent=True)
+        frames = queue.take(1 << 20, drained=False)
+        assert [type(frame) for frame in frames] == [Part, Lent]
 
     def test_what_follows_may_be_the_end(self) -> None:
         queue = PartQueue(TAIL, 1 << 20, Ways())

@@ -206,6 +206,7 @@ class Way:
         self.segment = segment
         self.size = len(segment)
         self.ends = 0
+        self.times = 0
 
     def advance(self) -> int:
         return 0
@@ -230,7 +231,9 @@ def test_segments_that_go_another_way(
     assembly = Assembly(1, LIMIT, ignore)
     for step in cut(segments, size, transfer):
         if isinstance(step, Way):
-            assembly.add_whole(step.segment)
+            step.times += 1
+            if step.times == 2:
+                assembly.add_whole(step.segment)
         else:
             assert isinstance(step, bytes | bytearray | memoryview)
             assembly.add(step)
@@ -250,10 +253,12 @@ def test_a_way_ends_when_it_was_gone_or_given_up() -> None:
     segment = memoryview(bytearray(10))
     steps = cut([b"head", segment, segment, segment], 1000, transfer)
     assert not ways
+    assert next(steps) is ways[0]
     assert isinstance(next(steps), bytes)
     assert next(steps) is ways[0]
     assert [way.ends for way in ways] == [0]
-    assert next(steps) is ways[1]
+    # With nothing before it.
+    assert next(steps) is next(steps) is ways[1]
     assert [way.ends for way in ways] == [1, 0]
     steps.close()
     assert [way.ends for way in ways] == [1, 1]
