@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -113,7 +114,7 @@ class Peer:
         self.suspected = self.refused = False
         self.reason = ""
         regions = connection.regions()
-        shared = None if regions is None else SharedMemory(regions, self._wake)
+        shared = None if regions is None else SharedMemory(regions, _waking(self))
         self.session.link_up(shared)
 
     def detach(self, reason: str) -> None:
@@ -227,7 +228,7 @@ class Peer:
             self._flushing = True
             self._loop.call_soon(self.flush)
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
         """Flush soon; may be called in any thread, also when all is over."""
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self.flush_soon)
@@ -275,3 +276,15 @@ class Peer:
         self._timer = None
         self.session.handle_timer(self._loop.time())
         self.flush()
+
+
+def _waking(peer: Peer) -> Callable[[], None]:
+    """Return what wakes a peer, but does not keep it."""
+    found = weakref.ref(peer)
+
+    def wake() -> None:
+        peer = found()
+        if peer is not None:
+            peer.wake()
+
+    return wake

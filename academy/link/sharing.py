@@ -42,7 +42,8 @@ class SharedMemory:
     Args:
         regions: Makes and opens regions.
         wake: Called when `take_frames` has something new, since a view has ended: in
-            any thread, at any moment.
+            any thread, at any moment. Views refer to it in a way that the garbage
+            collector does not see, so it must not refer to who may have views.
     """
 
     def __init__(self, regions: Regions, wake: Callable[[], None]) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import mmap
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -18,6 +19,15 @@ pytestmark = pytest.mark.skipif(
     sys.platform != "linux", reason="only Linux has such memory"
 )
 SIZE = 1 << 20
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left() -> Iterator[None]:
+    gc.collect()
+    assert not lent()
+    yield
+    gc.collect()
+    assert not lent()
 
 
 def nothing() -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import threading
+import weakref
 
 import pytest
 
@@ -17,6 +19,7 @@ from academy.link.peer import Peer
 from academy.link.protocol import Cause
 from academy.link.region import VARIABLE, Regions
 from academy.link.sharing import SharedMemory
+from academy.loan import lent
 from tests.unit.link.network import Network, Process, tell, told
 
 pytestmark = pytest.mark.skipif(
@@ -252,3 +255,26 @@ async def test_what_nobody_uses_is_dropped(
     memory(sender.b, sender.a).borrower.dropped = tell_dropped  # type: ignore[method-assign]
     await network.until(lambda: not opened)
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+async def test_who_is_gone_is_not_kept_by_what_was_lent(network: Network) -> None:
+    sender = await Sender.open(network)
+    for seed in range(2):
+        await sender.send(array(seed))
+    peer = sender.b.peer(sender.a)
+    # As an engine has messages that nobody has taken.
+    peer.held = arrays(sender.b)  # type: ignore[attr-defined]
+    assert len(lent()) == 1
+    gone = weakref.ref(peer)
+    # Not even closed: its process just stops to use it.
+    peer.session._memory, memory = None, peer.session._memory
+    sender.b.connection(sender.a).abort()
+    sender.b.forget(sender.a.process)
+    await network.until(lambda: not sender.a.linked(sender.b))
+    del peer
+    gc.collect()
+    assert gone() is None
+    assert not lent()
+    assert memory is not None
+    memory._wake()
+    memory.close()

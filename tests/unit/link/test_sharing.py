@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import collections
+import functools
+import gc
 import random
+import weakref
+from collections.abc import Iterator
 
 import pytest
 
@@ -23,11 +27,21 @@ from academy.link.frame import (
 from academy.link.lending import State
 from academy.link.parts import Transfer
 from academy.link.sharing import SharedMemory
+from academy.loan import lent
 from tests.unit.link.memory import COUNT, LEAST, MOST, SUM, FakeRegions, small
 
 __all__ = ["small"]
 
 pytestmark = pytest.mark.usefixtures("small")
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left() -> Iterator[None]:
+    gc.collect()
+    assert not lent()
+    yield
+    gc.collect()
+    assert not lent()
 
 
 class End:
@@ -39,9 +53,11 @@ class End:
     """
 
     def __init__(self) -> None:
-        self.wakes = 0
+        self._wakes: list[None] = []
         self.regions = FakeRegions()
-        self.memory = SharedMemory(self.regions, self._wake)
+        self.memory = SharedMemory(
+            self.regions, functools.partial(self._wakes.append, None)
+        )
         self.line: collections.deque[Frame] = collections.deque()
         """What it has sent and the other end has not received."""
         self.coming: collections.deque[bytes] = collections.deque()
@@ -49,8 +65,10 @@ class End:
         self.held: list[tuple[memoryview, bytearray]] = []
         self.kept: list[memoryview] = []
 
-    def _wake(self) -> None:
-        self.wakes += 1
+    @property
+    def wakes(self) -> int:
+        """How often it was told that a view has ended."""
+        return len(self._wakes)
 
     def flush(self) -> None:
         self.line.extend(self.memory.take_frames())
@@ -350,6 +368,20 @@ def test_after_the_end_of_the_connection_views_stay_and_nothing_is_said() -> Non
     assert not ends.b.memory.has_output
     assert ends.a.send(text(100)) is None
     assert all(made.settled for made in ends.a.regions.made)
+
+
+def test_views_that_are_in_a_cycle_with_who_has_them() -> None:
+    ends = Ends()
+    ends.ready()
+    ends.a.send(text(100))
+    ends.settle()
+    gone = weakref.ref(ends.b)
+    assert len(lent()) == 1
+    ends.b.memory.itself = ends.b.memory  # type: ignore[attr-defined]
+    del ends
+    gc.collect()
+    assert gone() is None
+    assert not lent()
 
 
 def test_what_is_to_be_said() -> None:
