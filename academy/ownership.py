@@ -13,6 +13,7 @@ import weakref
 from collections.abc import Sequence
 from typing import Any
 
+from academy.loan import is_loan
 from academy.pages import Pages, count_references, is_kept, take
 from academy.segment import KINDS, Segment, copied
 
@@ -52,7 +53,7 @@ def _is_only_owner(owner: Any) -> bool:
     kept = kind is Pages and is_kept(owner)
     if not _is_alone(owner, "kept owner" if kept else "owner"):
         return False
-    if kind in (bytearray, Pages):
+    if kind in (bytearray, Pages) or is_loan(owner):
         return True
     if kind is memoryview:
         return _is_only_view(owner) and _is_only_owner(owner.obj)

@@ -23,7 +23,7 @@ def words(text: str) -> list[str]:
 PACKAGE = pathlib.Path(__file__).parent.parent / "academy"
 
 LAYERS: dict[int, str] = {
-    -1: "academy pages",
+    -1: "academy pages loan",
     # Values, links between processes, and what else knows nothing of agents.
     0: "segment toml_file process_table value debug home event stats state "
     "method "
@@ -33,23 +33,24 @@ LAYERS: dict[int, str] = {
     "bench bench.interpreter bench.machine bench.rows bench.table exchange.silence "
     "threads by_value",
     1: "ownership identifier tag task loop event_loop describe logging.config "
-    "link.frame link.folder link.security link.tally embedded.binary "
+    "link.fork link.frame link.folder link.security link.tally embedded.binary "
     "embedded.directory exchange.client_config exchange.verdict exchange.link_info "
     "exchange.deposit",
     2: "exception simple_socket embedded.server exchange.keys exchange.credential "
     "logging.recommended logging.helpers logging.configs.base logging.configs.console "
     "logging.configs.file logging.configs.jsonpool logging.configs.multi "
     "exchange.outlet link.certificate link.handshake link.window link.codec "
-    "link.parts link.channel exchange.parcel",
+    "link.parts link.channel link.region link.lending exchange.parcel",
     3: "serialize socket logging logging.configs embedded link.incoming link.reader "
+    "link.borrowing link.part_queue "
     "header exchange.connection exchange.acl exchange.version link.outgoing "
     "exchange.flight exchange.unconfirmed",
     4: "error_code runtime_config exchange.secret exchange.cipher exchange.server "
     "exchange.backlog exchange.outbox bench.case "
-    "link.protocol link.listener link.session link.gate "
+    "link.protocol link.listener link.sharing link.sending link.gate "
     "exchange.reach",
     5: "body exchange.lease exchange.wake exchange.mailbox exchange.keyring "
-    "link.connection bench.cases",
+    "link.connection link.session bench.cases",
     6: "message bench.suite link.peer link.ends",
     # Exchanges: the parts, the engine on Redis, and the three that users choose from.
     7: "exchange.transport exchange.ledger exchange.pending exchange.delivery_failure "
@@ -158,7 +159,7 @@ LAZY = {"cryptography", "psutil", "uvloop", "pydantic_core", "sklearn", "tomli_w
 """Packages that are imported in functions only: they are optional, or slow."""
 
 PURE = words(
-    "value pages segment ownership identifier tag exception error_code by_value "
+    "value pages loan segment ownership identifier tag exception error_code by_value "
     "serialize header body message stats method describe call_options runtime_config "
     "exchange.client_config exchange.flight exchange.keys exchange.ledger "
     "exchange.outbox exchange.unconfirmed "
@@ -170,11 +171,13 @@ IMPURE = {*words("asyncio socket ssl redis time random threading logging")}
 PURE_LINK = words(
     "link link.config link.address link.frame link.codec link.handshake link.window "
     "link.meter link.channel link.incoming link.parts link.reader link.protocol "
-    "link.session link.outgoing link.refusal link.admission link.security"
+    "link.session link.outgoing link.refusal link.admission link.security "
+    "link.lending link.borrowing link.sharing link.part_queue "
+    "link.sending"
 )
 """The protocol between processes: bytes and the time in, bytes and events out."""
 IMPURE_LINK = {*IMPURE, "os", "secrets"}
-USED_BY_LINK = {"segment", "task", "socket", "exception", "process_table"}
+USED_BY_LINK = {"segment", "loan", "task", "socket", "exception", "process_table"}
 """What the other modules of `link` may use beside each other."""
 
 SIBLINGS = {"exchange.local", "exchange.redis", "exchange.hybrid"}

@@ -9,19 +9,24 @@ from __future__ import annotations
 
 import struct
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from academy.link.frame import (
     LARGEST_NUMBER,
     Abort,
     Ack,
+    Back,
     Buffer,
     Bye,
     Close,
     Control,
     Data,
+    Dropped,
     Frame,
+    Lent,
+    Mapped,
+    Offer,
     Open,
     Opened,
     Part,
@@ -29,6 +34,8 @@ from academy.link.frame import (
     Pong,
     Refused,
     RemoteProtocolError,
+    Returned,
+    Unmapped,
 )
 from academy.segment import BYTES, KINDS, MEMORY, copied
 
@@ -45,6 +52,10 @@ PART_HEAD = 1 + _PART.size
 _ABORT = struct.Struct("!IQ")
 _ACK = struct.Struct("!IQ")
 _CHANNEL = struct.Struct("!I")
+_OFFER = struct.Struct("!IIQQ")
+_LENT = struct.Struct("!IQBIQ")
+_BACK = struct.Struct("!IQBIQQ")
+_REGION = struct.Struct("!I")
 _SINGLE_ACK = struct.Struct("!IBIQ")
 # The kind of a segment stands above its length; that of `bytes` is 0.
 _LENGTH_BITS = 30
@@ -54,9 +65,10 @@ _USUAL = struct.Struct("!IQH2I")
 _USUAL_HEAD = struct.Struct("!IBIQH2I")
 
 
-def ack_size(marks: int) -> int:
-    """Return the size of an `Ack` with so many marks, without its length field."""
-    return 1 + marks * _ACK.size
+def acks(marks: Sequence[tuple[int, int]], limit: int) -> list[Ack]:
+    """Return what confirms all these, in frames that do not exceed a limit."""
+    most = (limit - 1) // _ACK.size
+    return [Ack(tuple(marks[i : i + most])) for i in range(0, len(marks), most)]
 
 
 def encode(frame: Frame) -> list[Buffer]:
@@ -113,6 +125,9 @@ def _fields(form: struct.Struct) -> Callable[[Any], list[Buffer]]:
     return encode_fields
 
 
+_OF_REGIONS = (Mapped, Unmapped, Returned, Dropped)
+"""Frames that have the number of a region, and nothing else."""
+
 _ENCODERS: dict[int, Callable[[Any], list[Buffer]]] = {
     Open.type: _encode_open,
     Opened.type: _fields(_OPENED),
@@ -126,6 +141,10 @@ _ENCODERS: dict[int, Callable[[Any], list[Buffer]]] = {
     Close.type: _fields(_CHANNEL),
     Bye.type: lambda f: _framed(f.type, b""),
     Abort.type: _fields(_ABORT),
+    Offer.type: _fields(_OFFER),
+    Lent.type: _fields(_LENT),
+    Back.type: _fields(_BACK),
+    **{kind.type: _fields(_REGION) for kind in _OF_REGIONS},
 }
 
 
@@ -178,9 +197,7 @@ def _parse_part(data: bytes, start: int, end: int) -> Frame:
     if begin > end:
         raise ValueError("it is cut off")
     channel, seq, last = _PART.unpack_from(data, start)
-    if last > 1:
-        raise ValueError(f"{last} for a truth value")
-    return Part(channel, _number(seq), last == 1, memoryview(data)[begin:end])
+    return Part(channel, _number(seq), _truth(last), memoryview(data)[begin:end])
 
 
 def _parse_ack(data: bytes, start: int, end: int) -> Frame:
@@ -208,6 +225,22 @@ def _parse_abort(data: bytes, start: int, end: int) -> Frame:
     return Abort(channel, _number(seq))
 
 
+def _parse_lent(data: bytes, start: int, end: int) -> Frame:
+    channel, seq, last, region, size = _LENT.unpack(data[start:end])
+    return Lent(channel, _number(seq), _truth(last), region, size)
+
+
+def _parse_back(data: bytes, start: int, end: int) -> Frame:
+    channel, seq, last, region, size, offset = _BACK.unpack(data[start:end])
+    return Back(channel, _number(seq), _truth(last), region, size, offset)
+
+
+def _truth(value: int) -> bool:
+    if value > 1:
+        raise ValueError(f"{value} for a truth value")
+    return value == 1
+
+
 def _number(value: int, least: int = 1) -> int:
     if not least <= value <= LARGEST_NUMBER:
         raise ValueError(f"number {value}")
@@ -225,17 +258,28 @@ def _empty(frame: Frame) -> Callable[[bytes, int, int], Frame]:
     return parse_empty
 
 
+def _plain(
+    kind: Callable[..., Frame], form: struct.Struct
+) -> Callable[[bytes, int, int], Frame]:
+    """Return a parser for frames whose attributes are as they are packed."""
+    return lambda data, start, end: kind(*form.unpack(data[start:end]))
+
+
 _PARSERS: dict[int, Callable[[bytes, int, int], Frame]] = {
     Open.type: _parse_open,
     Opened.type: _parse_opened,
-    Refused.type: lambda data, start, end: Refused(*_REFUSED.unpack(data[start:end])),
+    Refused.type: _plain(Refused, _REFUSED),
     Data.type: _parse_data,
     Part.type: _parse_part,
     Ack.type: _parse_ack,
     Ping.type: _empty(Ping()),
     Pong.type: _empty(Pong()),
     Control.type: lambda data, start, end: Control(data[start:end]),
-    Close.type: lambda data, start, end: Close(*_CHANNEL.unpack(data[start:end])),
+    Close.type: _plain(Close, _CHANNEL),
     Bye.type: _empty(Bye()),
     Abort.type: _parse_abort,
+    Offer.type: _plain(Offer, _OFFER),
+    Lent.type: _parse_lent,
+    Back.type: _parse_back,
+    **{kind.type: _plain(kind, _REGION) for kind in _OF_REGIONS},
 }

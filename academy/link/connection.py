@@ -19,6 +19,7 @@ from academy.link.protocol import (
     Trusted,
 )
 from academy.link.refusal import Refusal
+from academy.link.region import Regions, regions_with
 
 WRITE_BUFFER = 256 * 1024
 """Bytes waiting to be written above which no large messages are added."""
@@ -140,6 +141,12 @@ class Connection(asyncio.BufferedProtocol):
     def refusal(self) -> Refusal | None:
         """Why the peer was refused, if it was."""
         return self._protocol.refusal
+
+    def regions(self) -> Regions | None:
+        """Return what makes memory that both processes see, where that can be."""
+        if self.kind != "uds" or self._transport is None:
+            return None
+        return regions_with(self._transport.get_extra_info("socket"))
 
     # What asyncio calls
 

@@ -171,6 +171,107 @@ class Abort(Struct, frozen=True, gc=False):
     seq: int
 
 
+class Offer(Struct, frozen=True, gc=False):
+    """Offers a region of memory, in which messages of the sender may come.
+
+    Attributes:
+        region: Number that the sender chose, above those before.
+        descriptor: The file descriptor by which the sender has it.
+        size: Its size in bytes.
+        inode: Number of its file.
+    """
+
+    type: ClassVar[int] = 13
+    region: int
+    descriptor: int
+    size: int
+    inode: int
+
+
+class Mapped(Struct, frozen=True, gc=False):
+    """Accepts a region that was offered.
+
+    Attributes:
+        region: Its number.
+    """
+
+    type: ClassVar[int] = 14
+    region: int
+
+
+class Unmapped(Struct, frozen=True, gc=False):
+    """Refuses a region that was offered.
+
+    Attributes:
+        region: Its number.
+    """
+
+    type: ClassVar[int] = 15
+    region: int
+
+
+class Lent(Struct, frozen=True, gc=False):
+    """The next segment of a message is at the beginning of a region of the sender.
+
+    Attributes:
+        channel: Channel of the message.
+        seq: Its number in the stream.
+        last: Whether nothing of the message follows.
+        region: Number of the region.
+        size: Bytes of the segment, all of it.
+    """
+
+    type: ClassVar[int] = 16
+    channel: int
+    seq: int
+    last: bool
+    region: int
+    size: int
+
+
+class Back(Struct, frozen=True, gc=False):
+    """The next segment of a message is in a region that the receiver has lent.
+
+    Attributes:
+        channel: Channel of the message.
+        seq: Its number in the stream.
+        last: Whether nothing of the message follows.
+        region: Number of the region, as the receiver says it.
+        size: Bytes of the segment, all of it.
+        offset: Where in the region they begin.
+    """
+
+    type: ClassVar[int] = 17
+    channel: int
+    seq: int
+    last: bool
+    region: int
+    size: int
+    offset: int
+
+
+class Returned(Struct, frozen=True, gc=False):
+    """Nobody refers to what was lent in a region any more.
+
+    Attributes:
+        region: Its number.
+    """
+
+    type: ClassVar[int] = 18
+    region: int
+
+
+class Dropped(Struct, frozen=True, gc=False):
+    """A region that is not lent will not be used any more.
+
+    Attributes:
+        region: Its number.
+    """
+
+    type: ClassVar[int] = 19
+    region: int
+
+
 class Filled(Struct, frozen=True, gc=False):
     """Says that a piece of a part has come into memory; it is not sent like this.
 
@@ -185,6 +286,8 @@ class Filled(Struct, frozen=True, gc=False):
     size: int
 
 
+Sharing: TypeAlias = Offer | Mapped | Unmapped | Lent | Back | Returned | Dropped
+"""What is said about memory that both processes see."""
 Frame: TypeAlias = (
     Open
     | Opened
@@ -198,4 +301,5 @@ Frame: TypeAlias = (
     | Close
     | Bye
     | Abort
+    | Sharing
 )

@@ -8,7 +8,7 @@ from typing import Any
 
 from academy.link.channel import REQUESTS, ChannelKey, Received
 from academy.link.config import SEGMENT_COST, LinkConfig
-from academy.link.frame import Buffer, Part, RemoteProtocolError
+from academy.link.frame import Back, Buffer, Lent, Part, RemoteProtocolError
 from academy.link.parts import Assembly
 from academy.link.window import ReceiveWindow
 
@@ -104,8 +104,14 @@ class Incoming:
             raise RemoteProtocolError("a large message in one frame")
         self.window.receive(seq, size)
 
-    def receive_part(self, frame: Part) -> Received | None:
+    def receive_part(
+        self, frame: Part | Lent | Back, segment: memoryview | None = None
+    ) -> Received | None:
         """Take a piece of a part of a message; return the message if it is the last.
+
+        Args:
+            frame: The part, or what says that a segment is in shared memory.
+            segment: That segment.
 
         Raises:
             RemoteProtocolError: It is not allowed here.
@@ -119,7 +125,10 @@ class Incoming:
         elif assembly.seq != frame.seq:
             raise RemoteProtocolError("a part amid those of another message")
         try:
-            assembly.add(frame.data)
+            if segment is not None:
+                assembly.add_whole(segment)
+            elif isinstance(frame, Part):
+                assembly.add(frame.data)
             if not frame.last:
                 return None
             segments = assembly.finish()

@@ -369,6 +369,7 @@ class Node:
             await asyncio.sleep(SWEEP)
             idle_since = self._loop.time() - self.config.idle_after
             for process, peer in list(self.peers.items()):
+                peer.sweep()
                 if peer.last_used > idle_since or peer.session.has_parts:
                     continue
                 if peer.connection is not None:

@@ -1,4 +1,4 @@
-"""Large messages in parts: cut, sent in turn with those of other channels, joined.
+"""Large messages in parts: cut, and joined.
 
 The parts of a message, one after the other, are the table of its segments (see
 `academy.segment`) and their bytes.
@@ -6,16 +6,55 @@ The parts of a message, one after the other, are the table of its segments (see
 
 from __future__ import annotations
 
-import collections
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Sequence
+from typing import Protocol, TypeAlias
 
 from academy.link.config import SEGMENT_COST
-from academy.link.frame import LocalProtocolError, Part
-from academy.segment import COUNT, ENTRY, Segment, Slot, make_table, read_entry
+from academy.link.frame import Frame, LocalProtocolError
+from academy.segment import (
+    COUNT,
+    ENTRY,
+    MEMORY,
+    Segment,
+    Slot,
+    make_table,
+    read_entry,
+)
 
-TAIL = 16 * 1024
-"""Bytes of the last part of a message that may change while it is sent."""
+
+class Transfer(Protocol):
+    """A segment on another way than in parts; see `sharing`."""
+
+    size: int
+
+    @property
+    def done(self) -> bool:
+        """Whether it can go."""
+        ...
+
+    def advance(self) -> int:
+        """Do something for that; return what it is worth in bytes of parts."""
+        ...
+
+    def frame(self, channel: int, seq: int, last: bool) -> Frame:
+        """Let it go; return what says so."""
+        ...
+
+    def end(self) -> None:
+        """Give it up, if it has not gone."""
+        ...
+
+
+class Memory(Protocol):
+    """Where else than in parts a segment may go."""
+
+    def transfer(self, segment: memoryview, owned: bool) -> Transfer | None:
+        """Return how a segment goes there, if it does; see `sharing`."""
+        ...
+
+
+Step: TypeAlias = Segment | Transfer
+"""What is to be sent next of a message."""
 
 
 def weigh(segments: Sequence[Segment]) -> int:
@@ -37,14 +76,36 @@ def check_size(segments: Sequence[Segment], limit: int) -> None:
         )
 
 
-def cut(segments: Sequence[Segment], size: int) -> Iterator[Segment]:
+def cut(
+    segments: Sequence[Segment],
+    size: int,
+    transfer: Callable[[memoryview], Transfer | None] = lambda segment: None,
+) -> Generator[Step, None, None]:
     """Cut a message into parts that are not larger than a size.
 
     Segments of that size and more are not copied; they begin with a part of their own.
+
+    Args:
+        segments: The segments.
+        size: Size of a part.
+        transfer: Returns how a segment of other memory goes, if not in parts. It is
+            asked when its turn comes. Such a way comes twice: to be made ready, and to
+            go. What is before it comes in between, to go together with it.
     """
     pieces: list[Segment] = []
     room = size
     for segment in (make_table(segments), *segments):
+        way = transfer(segment) if type(segment) is memoryview else None
+        if way is not None:
+            try:
+                yield way
+                if pieces:
+                    yield b"".join(pieces)
+                    pieces, room = [], size
+                yield way
+            finally:
+                way.end()
+            continue
         view = memoryview(segment)
         if len(view) >= size and pieces:
             yield b"".join(pieces)
@@ -102,6 +163,19 @@ class Assembly:
             piece = view[: slot.missing]
             slot.write(piece)
             view = view[len(piece) :]
+
+    def add_whole(self, segment: memoryview) -> None:
+        """Append a segment that is not copied.
+
+        Raises:
+            ValueError: It is not the next one, or amid another one.
+        """
+        if self._table_missing():
+            raise ValueError("a segment before the table")
+        kind, size = self._next_entry()
+        if (kind, size) != (MEMORY, len(segment)):
+            raise ValueError(f"{len(segment)} bytes for another segment")
+        self._segments.append(segment)
 
     def room(self, most: int) -> memoryview | None:
         """Return where the next bytes of the message go, at most so many.
@@ -166,6 +240,21 @@ class Assembly:
         before, self.weight = self.weight, self.weight + size
         self._account(before, self.weight)
 
+    def _next_entry(self) -> tuple[int, int]:
+        """Return kind and length of the next segment that is not empty."""
+        while True:
+            slot, self._slot = self._slot, None
+            if slot is not None:
+                if slot.missing:
+                    raise ValueError("a segment amid another one")
+                self._segments.append(slot.finish())
+            if len(self._segments) == self._count:
+                raise ValueError("a segment too many")
+            kind, size = read_entry(self._table, len(self._segments))
+            if size:
+                return kind, size
+            self._slot = Slot(kind, 0)
+
     def _open_slot(self) -> Slot | None:
         """Return the slot of the next segment that is not complete, if there is one."""
         while self._slot is None or not self._slot.missing:
@@ -176,159 +265,3 @@ class Assembly:
                 return None
             self._slot = Slot(*read_entry(self._table, len(self._segments)))
         return self._slot
-
-
-@dataclass(slots=True, eq=False)
-class _Message:
-    """A message on its way out.
-
-    Attributes:
-        seq: Its number in the stream.
-        weight: What it counts for.
-        parts: What is to be sent of it.
-        left: Bytes of that.
-        lent: Whether its memory may change once its sender has given up.
-    """
-
-    seq: int
-    weight: int
-    parts: Iterator[Segment]
-    left: int
-    lent: bool
-    begun: bool = False
-
-
-class PartQueue:
-    """Large messages on their way out.
-
-    Those of a channel go one after the other, those of different channels in turn,
-    part by part. So that the peer need not keep too much of unfinished messages, only
-    so many are begun.
-
-    A message in *lent* memory is not copied. Its last part goes when nothing of the
-    others waits to be written any more, and is a copy: so a message that was not taken
-    back before that is as it was when its sender let go of it.
-
-    Args:
-        size: Size of a part.
-        limit: Weight of messages that may be unfinished; a heavier one goes alone.
-    """
-
-    def __init__(self, size: int, limit: int) -> None:
-        self._size = size
-        self._limit = limit
-        self.messages: dict[int, collections.deque[_Message]] = {}
-        """By channel, what waits; to look at."""
-        self._waiting: collections.OrderedDict[int, None] = collections.OrderedDict()
-        self._turns: collections.OrderedDict[int, _Message] = collections.OrderedDict()
-        self._begun = 0
-
-    def add(
-        self, channel: int, seq: int, segments: Sequence[Segment], *, lent: bool = False
-    ) -> None:
-        """Append a message of a channel."""
-        left = COUNT.size + ENTRY.size * len(segments) + sum(map(len, segments))
-        weight = left + SEGMENT_COST * len(segments)
-        parts = cut(segments, self._size)
-        if lent:
-            parts = _with_tail(parts)
-        message = _Message(seq, weight, parts, left, lent)
-        queue = self.messages.get(channel)
-        if queue is None:
-            queue = self.messages[channel] = collections.deque()
-            self._waiting[channel] = None
-        queue.append(message)
-
-    def take(self, budget: int, *, drained: bool = True) -> list[Part]:
-        """Remove and return parts of so many bytes altogether, or up to one more.
-
-        Args:
-            budget: How many bytes.
-            drained: Whether all parts that were taken before are written.
-        """
-        parts: list[Part] = []
-        self._begin()
-        while self._turns and budget > 0:
-            if (parts or not drained) and self.waits_for_end:
-                break
-            channel, message = next(iter(self._turns.items()))
-            data = next(message.parts)
-            budget -= len(data)
-            message.left -= len(data)
-            message.begun = True
-            parts.append(Part(channel, message.seq, not message.left, data))
-            if message.left:
-                self._turns.move_to_end(channel)
-            else:
-                self._finish(channel)
-        return parts
-
-    @property
-    def waits_for_end(self) -> bool:
-        """Whether the next part may only go when all before it are written."""
-        message = next(iter(self._turns.values()), None)
-        return message is not None and message.lent and message.left <= TAIL
-
-    def take_back(self, channel: int, seq: int) -> bool | None:
-        """Forget a message that is not complete.
-
-        Returns:
-            Whether parts of it were taken; `None` if it is complete, or not here.
-        """
-        queue = self.messages.get(channel)
-        message = next((m for m in queue or () if m.seq == seq), None)
-        if queue is None or message is None:
-            return None
-        if queue[0] is message:
-            if channel in self._turns:
-                self._finish(channel)
-            else:
-                self._next(channel)
-        else:
-            queue.remove(message)
-        return message.begun
-
-    def drop(self, channel: int) -> None:
-        """Forget the messages of a channel."""
-        self.messages.pop(channel, None)
-        self._waiting.pop(channel, None)
-        message = self._turns.pop(channel, None)
-        if message is not None:
-            self._begun -= message.weight
-
-    def _begin(self) -> None:
-        """Let messages take turns, in the order of their channels' waiting."""
-        while self._waiting:
-            channel = next(iter(self._waiting))
-            message = self.messages[channel][0]
-            if self._begun and self._begun + message.weight > self._limit:
-                break
-            del self._waiting[channel]
-            self._turns[channel] = message
-            self._begun += message.weight
-
-    def _finish(self, channel: int) -> None:
-        self._begun -= self._turns.pop(channel).weight
-        self._waiting[channel] = None
-        self._next(channel)
-        self._begin()
-
-    def _next(self, channel: int) -> None:
-        """Forget the first message of a channel, which waits for its turn."""
-        queue = self.messages[channel]
-        queue.popleft()
-        if not queue:
-            del self.messages[channel], self._waiting[channel]
-
-
-def _with_tail(parts: Iterator[Segment]) -> Iterator[Segment]:
-    """Cut the last part in two, of which the second is a small copy."""
-    last = next(parts)
-    for part in parts:
-        yield last
-        last = part
-    view = memoryview(last)
-    if len(view) > TAIL:
-        yield view[:-TAIL]
-        view = view[-TAIL:]
-    yield bytes(view)

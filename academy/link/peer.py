@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,6 +15,7 @@ from academy.link.connection import Connection
 from academy.link.frame import Buffer, Data, Filled, Frame, RemoteProtocolError
 from academy.link.meter import Meter
 from academy.link.session import Session
+from academy.link.sharing import SharedMemory
 
 logger = logging.getLogger(__name__)
 
@@ -110,7 +113,9 @@ class Peer:
         self.connection = connection
         self.suspected = self.refused = False
         self.reason = ""
-        self.session.link_up()
+        regions = connection.regions()
+        shared = None if regions is None else SharedMemory(regions, _waking(self))
+        self.session.link_up(shared)
 
     def detach(self, reason: str) -> None:
         """Note that the connection has ended."""
@@ -223,6 +228,16 @@ class Peer:
             self._flushing = True
             self._loop.call_soon(self.flush)
 
+    def wake(self) -> None:
+        """Flush soon; may be called in any thread, also when all is over."""
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self.flush_soon)
+
+    def sweep(self) -> None:
+        """Let go of shared memory that was not used since the last call."""
+        self.session.sweep()
+        self.flush_soon()
+
     def flush(self) -> None:
         """Write what the session has to send now."""
         self._flushing = False
@@ -261,3 +276,15 @@ class Peer:
         self._timer = None
         self.session.handle_timer(self._loop.time())
         self.flush()
+
+
+def _waking(peer: Peer) -> Callable[[], None]:
+    """Return what wakes a peer, but does not keep it."""
+    found = weakref.ref(peer)
+
+    def wake() -> None:
+        peer = found()
+        if peer is not None:
+            peer.wake()
+
+    return wake

@@ -19,11 +19,13 @@ from msgspec import Struct
 from academy.link.codec import LENGTH, encode, parse
 from academy.link.config import LinkConfig
 from academy.link.frame import (
+    Back,
     Buffer,
     Bye,
     Data,
     Filled,
     Frame,
+    Lent,
     Part,
     Ping,
     Pong,
@@ -131,7 +133,7 @@ class LinkProtocol:
         self.part: Part | None = None
         """The part of a large message whose end has not come."""
         self.amid = False
-        """Whether the last part was not the last one of its message."""
+        """Whether parts of a large message are to follow."""
         self.out: list[Buffer] = []
         """What is to be written; `data_to_send` takes it."""
         self._events: list[Event] = []
@@ -343,6 +345,8 @@ class LinkProtocol:
         elif isinstance(frame, Pong):
             self._measure(now)
         else:
+            if isinstance(frame, Lent | Back):
+                self.amid = not frame.last
             self._events.append(frame)
 
     def _receive_piece(self, data: Buffer) -> None:

@@ -11,44 +11,45 @@ its consumer takes messages; that is acknowledgement and credit in one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from academy.link.channel import (
-    Accepted,
     ChannelKey,
     ChannelOffered,
     Event,
     Reason,
-    Rejected,
-    Taken,
     Told,
 )
-from academy.link.codec import ack_size
-from academy.link.config import SEGMENT_COST, LinkConfig
+from academy.link.codec import acks
+from academy.link.config import LinkConfig
 from academy.link.frame import (
     Abort,
     Ack,
+    Back,
     Buffer,
     Close,
     Control,
     Data,
     Filled,
     Frame,
+    Lent,
     LocalProtocolError,
+    Offer,
     Open,
     Opened,
     Part,
     Refused,
     RemoteProtocolError,
+    Sharing,
+    Unmapped,
 )
 from academy.link.incoming import Incoming, IncomingChannels
-from academy.link.outgoing import Outgoing, OutgoingChannels
-from academy.link.parts import PartQueue, check_size
+from academy.link.sending import Sending
+from academy.link.sharing import SharedMemory
 from academy.link.window import Confirmations
 
 
-class Session:
+class Session(Sending):
     """What two processes say to each other, whatever the connection.
 
     Args:
@@ -56,37 +57,37 @@ class Session:
     """
 
     def __init__(self, config: LinkConfig) -> None:
-        self._config = config
-        self._chunk = config.chunk
+        super().__init__(config)
         self._channels_used = 0
-        mark = ack_size(1) - ack_size(0)
-        self._marks_per_ack = (config.frame_limit - ack_size(0)) // mark
         self._confirmations = Confirmations(
             config.ack_delay, config.ack_messages, config.ack_bytes
         )
-        self._events: list[Event] = []
-        self.linked = False
-        self._reset()
+        self._memory: SharedMemory | None = None
+        self._reset(None)
 
-    def _reset(self) -> None:
-        """Forget what belongs to a connection."""
-        self._out = OutgoingChannels()
-        self._parts = PartQueue(self._config.part, self._config.parts_limit)
-        self.frames: list[Frame] = []
-        """What waits to be sent, parts of large messages aside."""
+    def _reset(self, memory: SharedMemory | None) -> None:
+        """Forget what belongs to a connection, and begin with what this one shares."""
+        if self._memory is not None:
+            self._memory.close()
+        self._memory = memory
+        self._reset_sending(memory)
         self._in = IncomingChannels(self._config, self._channels_used)
         self._confirmations.clear()
 
     # The connection
 
-    def link_up(self) -> None:
-        """Begin on a new connection: all channels are to be opened again."""
-        self._reset()
+    def link_up(self, memory: SharedMemory | None = None) -> None:
+        """Begin on a new connection: all channels are to be opened again.
+
+        Args:
+            memory: What is shared with the other process, if anything.
+        """
+        self._reset(memory)
         self.linked = True
 
     def link_down(self) -> None:
         """Note that the connection has ended; half messages are dropped."""
-        self._reset()
+        self._reset(None)
         self.linked = False
 
     def receive(self, frame: Frame | Filled) -> None:
@@ -102,7 +103,7 @@ class Session:
                 if incoming is not None:
                     self._events.append(incoming.event(seq, segments))
             case Part():
-                self._receive_part(frame)
+                self._receive_part(frame, None)
             case Filled(number, seq, size):
                 incoming = self._in.with_message(number)
                 if incoming is not None:
@@ -124,7 +125,7 @@ class Session:
             case Control(data):
                 self._receive_control(data)
             case _:
-                raise RemoteProtocolError(f"{type(frame).__name__} to a session")
+                self._receive_other(frame)
 
     def take(self, frame: Data) -> Incoming | None:
         """Take a message in one frame as `receive` does, without an event.
@@ -151,72 +152,7 @@ class Session:
         incoming = self._in.by_number.get(number)
         return None if incoming is None else incoming.room(most)
 
-    # The sending side
-
-    def open(self, key: ChannelKey) -> None:
-        """Ask for a channel, unless that was done on this connection."""
-        if not self.linked or key in self._out:
-            return
-        out = self._out.add(key)
-        self.frames.append(Open(out.number, key.lane, key.src, key.src_inc, key.dest))
-
-    def is_open(self, key: ChannelKey) -> bool:
-        """Return whether the peer has accepted the channel on this connection."""
-        out = self._out.get(key)
-        return out is not None and out.open
-
-    def send(
-        self,
-        key: ChannelKey,
-        seq: int,
-        segments: Sequence[Buffer],
-        size: int | None = None,
-        lent: bool = False,
-    ) -> None:
-        """Send a message on an open channel; a large one goes in parts.
-
-        Args:
-            key: The channel.
-            seq: Number of the message, above those sent on the channel before.
-            segments: Its segments; not to be changed until the message was taken.
-            size: Bytes of the segments, if that is known.
-            lent: Whether they may be changed once it was taken back.
-
-        Raises:
-            LocalProtocolError: The channel is not open, or the message is larger than
-                `message_limit`. Nothing was sent.
-        """
-        out = self._out.get(key)
-        if out is None or not out.open:
-            raise LocalProtocolError("The channel of a message is not open.")
-        if size is None:
-            size = sum(map(len, segments))
-        weight = size + SEGMENT_COST * len(segments)
-        if weight <= self._chunk and out.number not in self._parts.messages:
-            self.frames.append(Data(out.number, seq, segments))
-            return
-        if weight > self._config.message_limit:
-            check_size(segments, self._config.message_limit)
-        self._parts.add(out.number, seq, segments, lent=lent)
-
-    def take_back(self, key: ChannelKey, seq: int) -> bool:
-        """Do not send a message, if it has not been sent to the end.
-
-        Returns:
-            Whether that was in time: then the peer does not get it.
-        """
-        out = self._out.get(key)
-        begun = None if out is None else self._parts.take_back(out.number, seq)
-        if out is not None and begun:
-            self.frames.append(Abort(out.number, seq))
-        return begun is not None
-
-    def close(self, key: ChannelKey) -> None:
-        """Give up a channel: nothing more will be sent on it."""
-        out = self._out.get(key)
-        if out is not None:
-            self._abandon(out)
-            self.frames.append(Close(out.number))
+    # Control messages
 
     def tell(self, data: bytes) -> None:
         """Send a control message to the peer process, if it is linked.
@@ -279,10 +215,7 @@ class Session:
 
     def acknowledge(self) -> None:
         """Confirm now what is to be confirmed."""
-        marks = self._confirmations.take()
-        most = self._marks_per_ack
-        for start in range(0, len(marks), most):
-            self.frames.append(Ack(tuple(marks[start : start + most])))
+        self.frames += acks(self._confirmations.take(), self._config.frame_limit)
 
     # Output
 
@@ -295,6 +228,11 @@ class Session:
         due = self._confirmations.due
         if due is not None and now >= due:
             self.acknowledge()
+
+    def sweep(self) -> None:
+        """Let go of shared memory that was not used since the last call."""
+        if self._memory is not None:
+            self._memory.sweep()
 
     def frames_to_send(self, budget: int, *, drained: bool = True) -> list[Frame]:
         """Return the frames to send, once.
@@ -309,63 +247,27 @@ class Session:
         frames, self.frames = self.frames, []
         if self._parts.messages:
             frames += self._parts.take(budget, drained=drained)
+        if self._memory is not None:
+            frames += self._memory.take_frames()
         return frames
 
     @property
     def has_output(self) -> bool:
         """Whether there is something to send, acknowledgements aside."""
-        return bool(self.frames or self._parts.messages)
-
-    @property
-    def has_parts(self) -> bool:
-        """Whether parts of large messages wait to be sent."""
-        return bool(self._parts.messages)
-
-    @property
-    def waits_for_end(self) -> bool:
-        """Whether parts wait until those before them are written."""
-        return self._parts.waits_for_end
+        memory = self._memory
+        shares = memory is not None and memory.has_output
+        return bool(self.frames or self._parts.messages or shares)
 
     def events_received(self) -> list[Event]:
         """Return what has happened, once."""
         events, self._events = self._events, []
         return events
 
-    def _abandon(self, out: Outgoing) -> None:
-        self._out.remove(out)
-        self._parts.drop(out.number)
-
     def _forget(self, incoming: Incoming) -> None:
         self._in.forget(incoming)
         self._confirmations.discard(incoming.number)
 
-    # Input: answers to the sending side
-
-    def _receive_opened(self, number: int, inc: int, accepted: int) -> None:
-        out = self._out.answered(number)
-        if out is None:
-            return
-        if out.open:
-            raise RemoteProtocolError(f"a second answer to channel {number}")
-        out.open = True
-        self._events.append(Accepted(out.key, inc, accepted))
-
-    def _receive_refused(self, number: int, reason: int) -> None:
-        out = self._out.answered(number)
-        if out is not None:
-            self._abandon(out)
-            self._events.append(Rejected(out.key, Reason(reason)))
-
-    def _receive_ack(self, marks: Sequence[tuple[int, int]]) -> None:
-        for number, seq in marks:
-            out = self._out.answered(number)
-            if out is None:
-                continue
-            if not out.open:
-                raise RemoteProtocolError(f"an ack of channel {number}, not open")
-            self._events.append(Taken(out.key, seq))
-
-    # Input: to the receiving side
+    # Input
 
     def _receive_open(self, frame: Open) -> None:
         key = ChannelKey(frame.src, frame.src_inc, frame.dest, frame.lane)
@@ -386,12 +288,25 @@ class Session:
             raise RemoteProtocolError(f"a control message of {len(data)} bytes")
         self._events.append(Told(data))
 
-    def _receive_part(self, frame: Part) -> None:
+    def _receive_other(self, frame: Frame) -> None:
+        memory = self._memory
+        if isinstance(frame, Offer) and memory is None:
+            self.frames.append(Unmapped(frame.region))
+        elif memory is None or not isinstance(frame, Sharing):
+            raise RemoteProtocolError(f"{type(frame).__name__} to a session")
+        elif isinstance(frame, Lent | Back):
+            self._receive_part(frame, memory.view(frame))
+        else:
+            memory.receive(frame)
+
+    def _receive_part(
+        self, frame: Part | Lent | Back, segment: memoryview | None
+    ) -> None:
         incoming = self._in.with_message(frame.channel)
         if incoming is None:
             return
         try:
-            received = incoming.receive_part(frame)
+            received = incoming.receive_part(frame, segment)
         except MemoryError:
             # The sender hears of it, and takes another way or reports the error.
             self.refuse(incoming.channel, Reason.NO_MEMORY)

@@ -15,17 +15,22 @@ from academy.link.channel import ChannelKey
 from academy.link.codec import encode
 from academy.link.frame import (
     Ack,
+    Back,
     Bye,
     Close,
     Control,
     Data,
+    Dropped,
     Frame,
+    Lent,
+    Offer,
     Open,
     Opened,
     Part,
     Ping,
     Pong,
     Refused,
+    Returned,
 )
 from academy.link.handshake import Handshake, Identity, Role, namespace_hash
 from academy.link.parts import cut
@@ -49,6 +54,10 @@ from tests.fuzz.identity import CLIENT, NAMESPACE, SECRET, SERVER
 STREAM_KEY = ChannelKey(uuid.UUID(int=1), 7, uuid.UUID(int=2), 0)
 SEPARATOR = b"|"
 NEXT = b"\0next\0"
+REGION = 1 << 20
+"""Bytes of a region."""
+LENT = 600
+"""Bytes of it that are lent."""
 
 
 def separated(data: bytes) -> list[bytes]:
@@ -80,6 +89,27 @@ def frame_seeds() -> dict[str, bytes]:
         "answers": wire(Opened(1, 9, 0), Ack(((1, 1),)), Refused(1, 0)),
         "refused": wire(Refused(1, 1), Ack(((1, 3),)), Control(b"probe")),
         "control": wire(Control(b""), Control(bytes(range(200)))),
+        "offered": wire(Offer(1, 5, 1 << 20, 77), Offer(2, 6, 1 << 24, 78)),
+    }
+
+
+def sharing_seeds() -> dict[str, bytes]:
+    """Return streams of frames that a session accepts which shares memory.
+
+    Each side has lent nothing but the first `LENT` bytes of a region of this one, and
+    each has a region with the number 1.
+    """
+
+    def ahead(size: int) -> Part:
+        step = next(cut([b"head", memoryview(bytearray(size))], 1000))
+        return Part(1, 1, False, bytes(step)[:-size])
+
+    offers = [Offer(number, 5, REGION, 70 + number) for number in (2, 3)]
+    return {
+        "lent": wire(opened(1), ahead(600), Lent(1, 1, True, 1, 600)),
+        "back": wire(opened(1), ahead(100), Back(1, 1, True, 1, 100, 20), Returned(1)),
+        "returned": wire(Returned(1), *offers, Dropped(1)),
+        "unwanted": wire(opened(1), Close(1), Lent(1, 1, True, 1, 40)),
     }
 
 
@@ -179,7 +209,7 @@ def all_seeds() -> dict[str, dict[str, bytes]]:
     tls = Tls().shake_hands(b"")
     segments = message_seeds()
     return {
-        "frames": link_seeds() | {"cut": wire(Bye())},
+        "frames": sharing_seeds() | link_seeds() | {"cut": wire(Bye())},
         "handshake_server": {"hello": hello},
         "handshake_client": {"challenge": challenge},
         "link_of_stranger": {"hello": length + hello, "cut": (length + hello)[:40]},
@@ -187,6 +217,7 @@ def all_seeds() -> dict[str, dict[str, bytes]]:
         "door_in_tls": stranger_seeds(),
         "link_of_peer": link_seeds(),
         "sessions": frame_seeds(),
+        "sharing": sharing_seeds(),
         "entries": entry_seeds(),
         "blocks": {
             "none": join([]),

@@ -15,10 +15,11 @@ from academy.exchange.mailbox import open_entry
 from academy.exchange.secret import NamespaceSecret
 from academy.exchange.stream import Mark
 from academy.link.address import Addresses, Endpoint
+from academy.link.borrowing import PEER_COUNT, PEER_SUM
 from academy.link.channel import ChannelOffered, Received
 from academy.link.codec import LENGTH, encode, parse
 from academy.link.config import LinkConfig
-from academy.link.frame import Frame, RemoteProtocolError
+from academy.link.frame import Frame, Mapped, Offer, RemoteProtocolError
 from academy.link.handshake import (
     Handshake,
     HandshakeError,
@@ -26,15 +27,18 @@ from academy.link.handshake import (
     Role,
     namespace_hash,
 )
+from academy.link.lending import Copying
 from academy.link.protocol import LinkClosed, LinkProtocol, State
 from academy.link.reader import FrameReader
 from academy.link.session import Session
+from academy.link.sharing import SharedMemory
 from academy.message import Message, decode
 from academy.serialize import join, split
 from tests.fuzz.door import UNPROVED, received
 from tests.fuzz.identity import CLIENT, NAMESPACE, SECRET, SERVER
 from tests.fuzz.mutation import pieces
-from tests.fuzz.seeds import STREAM_KEY, crowd, separated
+from tests.fuzz.seeds import LENT, REGION, STREAM_KEY, crowd, separated
+from tests.unit.link.memory import FakeRegions
 
 CROWD = 8
 """Strangers who come at the same time, at most."""
@@ -148,6 +152,25 @@ def sessions(data: bytes) -> bool:
     return True
 
 
+def sharing(data: bytes) -> bool:
+    """`Session.receive` where memory is shared."""
+    session, memory = sharing_session()
+    try:
+        for body, start, end in FrameReader(CONFIG.frame_limit).feed(data):
+            session.receive(parse(body, start, end))
+            consume(session)
+            opened = memory.borrower.opened.values()
+            assert sum(foreign.region.size for foreign in opened) <= PEER_SUM
+            assert len(opened) <= PEER_COUNT
+    except RemoteProtocolError:
+        return False
+    finally:
+        session.link_down()
+        assert not memory.borrower.opened
+        assert not memory.lender.owned
+    return True
+
+
 def entries(data: bytes) -> bool:
     """`exchange.mailbox.open_entry`."""
     entry = open_entry(separated(data), [NamespaceSecret(SECRET)], "DEST")
@@ -234,6 +257,7 @@ TARGETS: dict[str, Callable[[bytes], bool]] = {
         door_in_tls,
         link_of_peer,
         sessions,
+        sharing,
         entries,
         blocks,
         messages,
@@ -268,6 +292,22 @@ def open_session() -> Session:
     session.open(STREAM_KEY)
     session.frames_to_send(0)
     return session
+
+
+def sharing_session() -> tuple[Session, SharedMemory]:
+    """Return a session where each side has a region, and has lent the other's."""
+    session, regions = Session(CONFIG), FakeRegions()
+    memory = SharedMemory(regions, lambda: None)
+    session.link_up(memory)
+    session.receive(Offer(1, 3, REGION, regions.create(REGION).inode))
+    assert memory.lender.lend(memoryview(bytes(REGION))) is None
+    session.receive(Mapped(1))
+    way = Copying(memory.lender.owned[1], memoryview(bytes(LENT)))
+    while not way.done:
+        way.advance()
+    way.frame(1, 1, True)
+    session.frames_to_send(0)
+    return session, memory
 
 
 def consume(session: Session) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import mmap
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 
 from academy import ownership, pages
+from academy.loan import Lendable
 from academy.ownership import own
 from academy.segment import MEMORY, Segment, Slot
 from academy.serialize import SerializationStrategy, pack, unpack
@@ -47,6 +50,14 @@ def received(size: int) -> Any:
     return unpack([stream, slot.finish()], PICKLE, what="result")
 
 
+def shared(size: int = SIZE) -> Any:
+    """Return an array as it comes in by shared memory."""
+    lendable = Lendable(mmap.mmap(-1, 1 << 20))
+    view = lendable.lend(0, size, lambda: None)
+    stream, _ = pack(np.zeros(size, dtype=np.uint8), PICKLE, what="result")
+    return unpack([stream, view], PICKLE, what="result")
+
+
 def zeros() -> Any:
     return np.zeros(SIZE, dtype=np.uint8)
 
@@ -63,6 +74,8 @@ def zeros() -> Any:
         lambda: received(SIZE),
         lambda: received(pages.FROM),
         lambda: received(pages.KEEP + 1),
+        shared,
+        lambda: shared()[5:],
         lambda: bytes(SIZE),
     ],
 )
@@ -79,7 +92,7 @@ def test_what_somebody_has_is_copied(result: Any, hold: Any) -> None:
 @pytest.mark.parametrize(
     "hold", [weakref.ref, lambda r: r[::2], lambda r: r.reshape(100, -1), lambda r: r.T]
 )
-@pytest.mark.parametrize("result", [zeros, lambda: received(SIZE)])
+@pytest.mark.parametrize("result", [zeros, lambda: received(SIZE), shared])
 def test_arrays_that_can_be_reached_are_copied(result: Any, hold: Any) -> None:
     assert not kept(result, hold)
 
@@ -96,6 +109,21 @@ def test_arrays_that_can_be_reached_are_copied(result: Any, hold: Any) -> None:
 )
 def test_the_memory_below_a_received_array(hold: Any, size: int) -> None:
     assert not kept(lambda: received(size), hold)
+
+
+@pytest.mark.parametrize(
+    "hold",
+    [
+        lambda r: r,
+        lambda r: r.base,
+        lambda r: r.base.base,
+        lambda r: r.base.base[3:],
+        lambda r: r.base.base.obj,
+        lambda r: ctypes.c_char.from_buffer(r.base.base),
+    ],
+)
+def test_shared_memory_below_an_array(hold: Any) -> None:
+    assert not kept(shared, hold)
 
 
 def test_memory_of_others() -> None:

@@ -8,17 +8,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from academy.link.codec import ack_size, encode, parse
+from academy.link.codec import LENGTH, acks, encode, parse
 from academy.link.frame import (
     LARGEST_NUMBER,
     Abort,
     Ack,
+    Back,
     Buffer,
     Bye,
     Close,
     Control,
     Data,
+    Dropped,
     Frame,
+    Lent,
+    Mapped,
+    Offer,
     Open,
     Opened,
     Part,
@@ -26,10 +31,13 @@ from academy.link.frame import (
     Pong,
     Refused,
     RemoteProtocolError,
+    Returned,
+    Unmapped,
 )
 from tests.unit.link.pair import plain
 
 CHANNELS = st.integers(0, 2**32 - 1)
+SIZES = st.integers(0, 2**64 - 1)
 NUMBERS = st.integers(1, LARGEST_NUMBER)
 SEGMENTS = st.lists(st.binary(max_size=30), max_size=20)
 FRAMES: st.SearchStrategy[Frame] = st.one_of(
@@ -45,6 +53,10 @@ FRAMES: st.SearchStrategy[Frame] = st.one_of(
     st.builds(Control, st.binary()),
     st.builds(Close, CHANNELS),
     st.builds(Bye),
+    st.builds(Offer, CHANNELS, CHANNELS, SIZES, SIZES),
+    st.builds(Lent, CHANNELS, NUMBERS, st.booleans(), CHANNELS, SIZES),
+    st.builds(Back, CHANNELS, NUMBERS, st.booleans(), CHANNELS, SIZES, SIZES),
+    *(st.builds(kind, CHANNELS) for kind in (Mapped, Unmapped, Returned, Dropped)),
 )
 
 
@@ -156,9 +168,15 @@ def test_refused_bodies(body: bytes, text: str) -> None:
         parse_body(body)
 
 
-def test_size_of_acks() -> None:
-    for count in (0, 1, 7):
-        assert len(joined(Ack(((1, 2),) * count))) == 4 + ack_size(count)
+@pytest.mark.parametrize("count", [0, 1, 7, 100])
+@pytest.mark.parametrize("limit", [13, 24, 25, 100, 10_000])
+def test_acks_within_a_limit(count: int, limit: int) -> None:
+    marks = [(channel, 5) for channel in range(count)]
+    found = acks(marks, limit)
+    assert [mark for frame in found for mark in frame.marks] == marks
+    sizes = [len(joined(frame)) - LENGTH.size for frame in found]
+    assert max(sizes, default=0) <= limit
+    assert all(size + 12 > limit for size in sizes[:-1])
 
 
 def test_frames_are_frozen_and_compare_by_type() -> None:

@@ -8,8 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from academy.link.frame import Buffer, LocalProtocolError, Part, RemoteProtocolError
-from academy.link.parts import TAIL, Assembly, PartQueue, check_size, cut, weigh
+from academy.link.frame import (
+    Buffer,
+    Frame,
+    Lent,
+    LocalProtocolError,
+    RemoteProtocolError,
+)
+from academy.link.parts import Assembly, check_size, cut, weigh
 from academy.segment import make_table
 from tests.unit.link.pair import plain
 
@@ -183,190 +189,111 @@ def test_a_segment_of_an_unknown_kind() -> None:
         assembled([struct.pack("!IQ", 1, 3 << 62)])
 
 
-def messages(parts: Sequence[Part]) -> list[tuple[int, int]]:
-    return [(part.channel, part.seq) for part in parts]
-
-
-def test_parts_of_channels_go_in_turn() -> None:
-    queue = PartQueue(size=10, limit=1000)
-    for channel in (1, 2, 3):
-        queue.add(channel, 5, [bytes(22)])
-    assert queue
-    assert 2 in queue.messages
-    assert [p.channel for p in queue.take(10_000)] == [1, 2, 3] * 5
-    assert not queue.messages
-
-
-def test_messages_of_a_channel_keep_their_order() -> None:
-    queue = PartQueue(size=20, limit=1000)
-    queue.add(1, 5, [bytes(12)])
-    queue.add(1, 6, [b"x"])
-    queue.add(2, 1, [b"y"])
-    parts = queue.take(10_000)
-    assert messages(parts) == [(1, 5), (2, 1), (1, 5), (1, 6)]
-    assert [part.last for part in parts] == [False, True, True, True]
-    assert 1 not in queue.messages
-
-
-def test_the_budget_is_kept_to_the_part() -> None:
-    queue = PartQueue(size=20, limit=1000)
-    queue.add(1, 1, [bytes(200)])
-    assert len(queue.take(0)) == 0
-    assert len(queue.take(1)) == 1
-    assert len(queue.take(40)) == 2
-    assert len(queue.take(41)) == 3
-
-
-def test_only_so_many_messages_are_begun() -> None:
-    queue = PartQueue(size=10, limit=400)
-    for channel in (1, 2, 3, 4):
-        queue.add(channel, 1, [bytes(100)])  # weighs 172
-    parts = queue.take(100_000)
-    order = [p.channel for p in parts]
-    assert order[:4] == [1, 2, 1, 2]
-    first_end = next(i for i, p in enumerate(parts) if p.last)
-    assert order.index(3) == first_end + 1 or order.index(3) == first_end + 2
-    unfinished, worst = set(), 0
-    for part in parts:
-        unfinished.add(part.channel)
-        worst = max(worst, len(unfinished))
-        if part.last:
-            unfinished.remove(part.channel)
-    assert worst == 2
-
-
-def test_a_message_above_the_limit_goes_alone() -> None:
-    queue = PartQueue(size=10, limit=50)
-    queue.add(1, 1, [bytes(100)])
-    queue.add(2, 1, [b"small"])
-    order = [p.channel for p in queue.take(100_000)]
-    assert order == [1] * 12 + [2, 2]
-
-
-def test_dropping_a_channel_makes_room() -> None:
-    queue = PartQueue(size=10, limit=200)
-    for channel in (1, 2):
-        queue.add(channel, 1, [bytes(100)])
-    queue.take(30)
-    queue.drop(1)
-    assert {p.channel for p in queue.take(100_000)} == {2}
-    queue.drop(2)
-    assert not queue.messages
-
-
-def test_dropping_a_channel_that_waits() -> None:
-    queue = PartQueue(size=10, limit=10)
-    for channel in (1, 2):
-        queue.add(channel, 1, [bytes(100)])
-    queue.take(10)
-    queue.drop(2)
-    assert 2 not in queue.messages
-    assert {p.channel for p in queue.take(100_000)} == {1}
-
-
-@given(
-    st.lists(st.tuples(st.integers(1, 4), SEGMENTS), max_size=12),
-    st.integers(1, 100),
-    st.integers(1, 2000),
-    st.lists(st.integers(0, 300), min_size=1),
-)
-def test_any_interleaving_joins_again(
-    sent: list[tuple[int, list[bytes]]], size: int, limit: int, budgets: list[int]
-) -> None:
-    queue = PartQueue(size, limit)
-    for seq, (channel, segments) in enumerate(sent, 1):
-        queue.add(channel, seq, segments)
-    parts: list[Part] = []
-    for budget in budgets:
-        parts += queue.take(budget)
-    parts += queue.take(1 << 30)
-    assemblies: dict[int, Assembly] = {}
-    found: dict[int, list[tuple[int, list[bytes | bytearray]]]] = {}
-    for part in parts:
-        assembly = assemblies.setdefault(
-            part.channel, Assembly(part.seq, LIMIT, ignore)
-        )
-        assert assembly.seq == part.seq
-        assembly.add(part.data)
-        assert sum(a.weight for a in assemblies.values()) <= max(limit, assembly.weight)
-        if part.last:
-            del assemblies[part.channel]
-            found.setdefault(part.channel, []).append((part.seq, assembly.finish()))
-    assert not assemblies
-    for channel in found:
-        mine = [(s, segs) for s, (c, segs) in enumerate(sent, 1) if c == channel]
-        assert found[channel] == mine
-    assert sum(map(len, found.values())) == len(sent)
-
-
-class TestLentMemory:
-    SIZE = 4 * TAIL
-
-    def queue(self, text: bytearray) -> PartQueue:
-        queue = PartQueue(self.SIZE, 1 << 30)
-        queue.add(1, 1, [b"head", text], lent=True)
-        return queue
-
-    @pytest.mark.parametrize("more", [-1, 0, 1, TAIL, TAIL + 1])
-    def test_the_last_part_is_a_small_copy(self, more: int) -> None:
-        text = bytearray(range(256)) * (TAIL // 32) + bytearray(abs(more))
-        queue = self.queue(text)
-        parts: list[Part] = []
-        while queue.messages:
-            parts += queue.take(1)
-        assert [part.last for part in parts] == [False] * (len(parts) - 1) + [True]
-        assert type(parts[-1].data) is bytes
-        assert len(parts[-1].data) <= TAIL
-        assert assembled([p.data for p in parts], 1 << 30) == [b"head", text]
-
-    def test_the_last_part_waits_until_the_others_are_written(self) -> None:
-        queue = self.queue(bytearray(2 * self.SIZE))
-        queue.add(2, 1, [bytes(self.SIZE)])
-        parts = queue.take(1 << 30)
-        assert queue.waits_for_end
-        assert not any(part.last for part in parts if part.channel == 1)
-        # Nothing large goes meanwhile: it would put that off.
-        assert queue.take(1 << 30, drained=False) == []
-        first, *_ = queue.take(1 << 30)
-        assert (first.channel, first.last) == (1, True)
-        assert not queue.messages
-
-    def test_taken_back_before_it_was_begun(self) -> None:
-        queue = self.queue(bytearray(self.SIZE))
-        queue.add(1, 2, [b"next"])
-        assert queue.take_back(1, 1) is False
-        assert messages(queue.take(1 << 30)) == [(1, 2)]
-        assert not queue.messages
-
-    def test_taken_back_behind_another(self) -> None:
-        queue = PartQueue(self.SIZE, 1 << 30)
-        queue.add(1, 1, [b"first"])
-        queue.add(1, 2, [bytearray(self.SIZE)], lent=True)
-        assert queue.take_back(1, 2) is False
-        assert messages(queue.take(1 << 30)) == [(1, 1)]
-
-    def test_taken_back_amid_its_parts(self) -> None:
-        queue = PartQueue(self.SIZE, 2 * self.SIZE)
-        queue.add(1, 1, [bytearray(2 * self.SIZE)], lent=True)
-        queue.add(1, 2, [b"next"])
-        queue.add(2, 1, [bytearray(self.SIZE)])
-        queue.take(1)
-        assert queue.take_back(1, 1) is True
-        assert queue.take_back(1, 1) is None
-        found = queue.take(1 << 30)
-        assert {(1, 2), (2, 1)} == set(messages(found))
-        assert not queue.messages
-        assert queue._begun == 0
-
-    def test_too_late(self) -> None:
-        queue = self.queue(bytearray(10))
-        queue.take(1 << 30)
-        assert queue.take_back(1, 1) is None
-
-
 def test_limit_of_a_message() -> None:
     check_size([bytes(100)], 100)
     check_size([b""] * 10, 640)
     for segments in ([bytes(101)], [b""] * 11):
         with pytest.raises(LocalProtocolError, match="is too large"):
             check_size(segments, 100)
+
+
+class Way:
+    """A segment that does not go in parts."""
+
+    done = True
+
+    def __init__(self, segment: memoryview) -> None:
+        self.segment = segment
+        self.size = len(segment)
+        self.ends = 0
+        self.times = 0
+
+    def advance(self) -> int:
+        return 0
+
+    def frame(self, channel: int, seq: int, last: bool) -> Frame:
+        return Lent(channel, seq, last, 1, self.size)
+
+    def end(self) -> None:
+        self.ends += 1
+
+
+@given(TYPED, st.integers(1, 200), st.data())
+def test_segments_that_go_another_way(
+    segments: list[Buffer], size: int, data: st.DataObject
+) -> None:
+    asked = []
+
+    def transfer(segment: memoryview) -> Way | None:
+        asked.append(segment)
+        return Way(segment) if len(segment) and data.draw(st.booleans()) else None
+
+    assembly = Assembly(1, LIMIT, ignore)
+    for step in cut(segments, size, transfer):
+        if isinstance(step, Way):
+            step.times += 1
+            if step.times == 2:
+                assembly.add_whole(step.segment)
+        else:
+            assert isinstance(step, bytes | bytearray | memoryview)
+            assembly.add(step)
+    found = assembly.finish()
+    assert plain(found) == plain(segments)
+    assert [type(s) for s in found] == [type(s) for s in segments]
+    assert asked == [s for s in segments if type(s) is memoryview]
+
+
+def test_a_way_ends_when_it_was_gone_or_given_up() -> None:
+    ways: list[Way] = []
+
+    def transfer(segment: memoryview) -> Way:
+        ways.append(Way(segment))
+        return ways[-1]
+
+    segment = memoryview(bytearray(10))
+    steps = cut([b"head", segment, segment, segment], 1000, transfer)
+    assert not ways
+    assert next(steps) is ways[0]
+    assert isinstance(next(steps), bytes)
+    assert next(steps) is ways[0]
+    assert [way.ends for way in ways] == [0]
+    # With nothing before it.
+    assert next(steps) is next(steps) is ways[1]
+    assert [way.ends for way in ways] == [1, 0]
+    steps.close()
+    assert [way.ends for way in ways] == [1, 1]
+    # Also when what is before it has not even gone.
+    steps = cut([segment], 1000, transfer)
+    next(steps)
+    steps.close()
+    assert [way.ends for way in ways] == [1, 1, 1]
+
+
+def test_whole_segments_where_they_do_not_belong() -> None:
+    segment = memoryview(bytearray(10))
+    for segments, before, problem in (
+        ([segment], 3, "before the table"),
+        ([segment, segment], 10 + 10 + 5, "amid another"),
+        ([b"0123456789"], None, "for another segment"),
+        ([memoryview(bytearray(9))], None, "for another segment"),
+        ([memoryview(bytearray(11))], None, "for another segment"),
+        ([b"", bytearray()], None, "too many"),
+        ([], None, "too many"),
+    ):
+        stream = b"".join(cut(segments, 1000))
+        table = 4 + 8 * len(segments)
+        assembly = Assembly(1, LIMIT, ignore)
+        assembly.add(stream[: table if before is None else before])
+        with pytest.raises(ValueError, match=problem):
+            assembly.add_whole(segment)
+
+
+def test_no_memory_is_taken_for_what_comes_whole() -> None:
+    segments = [b"head", bytearray(), memoryview(bytearray(1 << 20)), b""]
+    assembly = Assembly(1, 1 << 30, ignore)
+    assembly.add(b"".join(cut(segments, 1 << 30))[: 4 + 8 * 4 + 4])
+    assembly.add_whole(segments[2])
+    assert assembly._slot is None
+    found = assembly.finish()
+    assert found[2] is segments[2]
+    assert plain(found) == plain(segments)

@@ -11,7 +11,8 @@ from academy.link.channel import ChannelOffered, Event, Taken, Told
 from academy.link.config import LinkConfig
 from academy.link.connection import Connection
 from academy.link.frame import Ack, Buffer, Control, Data, Frame, Open, Opened, Part
-from academy.link.parts import TAIL, cut
+from academy.link.part_queue import TAIL
+from academy.link.parts import cut
 from academy.link.peer import BUDGET, FEW, FLUSH_AT, Peer
 from tests.unit.link.network import Changes, nothing_left
 from tests.unit.link.pair import channel_key, plain
@@ -39,6 +40,9 @@ class Wire:
 
     def drain(self) -> None:
         self.paused = True
+
+    def regions(self) -> None:
+        """Share no memory."""
 
     def fail(self, reason: str) -> None:
         self.failed.append(reason)
