@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import mmap
+import weakref
 from collections.abc import Callable
 
 import pytest
@@ -50,7 +51,7 @@ class FakeRegion:
         return self._lendable.find(view)
 
 
-_all: dict[int, mmap.mmap] = {}
+_all: weakref.WeakValueDictionary[int, mmap.mmap] = weakref.WeakValueDictionary()
 _numbers = itertools.count(1)
 
 
@@ -71,8 +72,8 @@ class FakeRegions:
         if self.fails:
             raise OSError("no room")
         inode = next(_numbers)
-        _all[inode] = mmap.mmap(-1, size)
-        self.made.append(FakeRegion(_all[inode], inode))
+        memory = _all[inode] = mmap.mmap(-1, size)
+        self.made.append(FakeRegion(memory, inode))
         return self.made[-1]
 
     def open(self, offer: Offer) -> FakeRegion | None:
