@@ -18,7 +18,7 @@ from typing import Any
 
 from academy.link.refusal import Refusal
 
-VERSION = 2
+VERSION = 3
 MAGIC = b"ACDM"
 NONCE = 32
 UID = 16

@@ -30,6 +30,7 @@ import numpy as np
 import numpy.typing as npt
 
 from academy.agent import Agent
+from academy.answer import result_body
 from academy.embedded import EmbeddedServer
 from academy.exception import ExchangeError
 from academy.exchange import HybridExchangeFactory
@@ -45,6 +46,7 @@ from academy.message import (
     Response,
     SuccessResponse,
 )
+from academy.serialize import SerializationStrategy
 from tests.proxy import Proxy
 
 User = UserExchangeClient[HybridExchangeTransport]
@@ -71,6 +73,8 @@ CARRIES = 0.03
 """How many of all calls carry an array."""
 SIZES = 100_000, 3_000_000
 """Bytes of it: copied or lent, in a frame or in parts, shared or not."""
+KEPT = 4
+"""Arrays that came back and are kept for a while."""
 USED_AGAIN = 255
 """What its bytes become after that; they are smaller before."""
 
@@ -176,21 +180,22 @@ class Resident:
 
     async def _execute(self, client: Host, request: Message[Any]) -> None:
         churn = self._churn
-        body, array = request.get_body(), None
+        body = request.get_body()
+        array: Array | None = None
         answer: Response = SuccessResponse()
         if isinstance(body, ActionRequest):
             churn.findings.executed[request.tag] += 1
-            number, array = body.get_args()
+            (number, array), _ = body.take_arguments()
             churn.findings.disorder += number < self._last[request.src]
             self._last[request.src] = number
         if churn.chance.random() < 0.3:
             await asyncio.sleep(churn.chance.random() * 0.01)
         if array is not None:
             churn.findings.torn += not is_whole(array, number)
-            answer = ActionResponse(serialization="pickle", result=array)
+            answer = result_body(array, SerializationStrategy.PICKLE)
             if churn.chance.random() < 0.5:
-                # So that nobody but the message has it, when that is sent.
-                body, array = None, None
+                # Nobody but the message has it, when that is sent.
+                array = None
         # It may have lost its mailbox meanwhile.
         with contextlib.suppress(ExchangeError, RuntimeError):
             await client.send(request.create_response(answer))
@@ -227,6 +232,7 @@ class Churn:
         self._residents: list[Resident] = []
         self._engines: list[Engine] = []
         self._numbers = itertools.count(1)
+        self._kept: collections.deque[tuple[Array, int]] = collections.deque()
         self._ending = False
 
     def factory(self) -> HybridExchangeFactory:
@@ -374,7 +380,7 @@ class Churn:
                 outcome = "done"
             elif isinstance(answer, ActionResponse):
                 outcome = "carried"
-                self.findings.torn += not is_whole(answer.get_result(), number)
+                self._keep(answer.get_result(), number)
             else:
                 outcome = type(answer.get_exception()).__name__  # type: ignore[attr-defined]
         except TimeoutError:
@@ -389,6 +395,13 @@ class Churn:
         self.findings.calls += 1
         self.findings.outcomes[outcome] += 1
         self.findings.worst = max(self.findings.worst, time.monotonic() - begin)
+
+    def _keep(self, array: Array, number: int) -> None:
+        """Look at an array that came back, now and once more after a while."""
+        self.findings.torn += not is_whole(array, number)
+        self._kept.append((array, number))
+        if len(self._kept) > KEPT:
+            self.findings.torn += not is_whole(*self._kept.popleft())
 
 
 async def churn(server: EmbeddedServer, seconds: float, seed: int) -> Findings:
