@@ -264,7 +264,7 @@ def test_other_protocols_and_versions() -> None:
     hello = client().start()
     with pytest.raises(HandshakeError, match="does not speak this protocol"):
         server().receive(b"HTTP" + hello[4:])
-    with pytest.raises(HandshakeError, match="speaks version 1, this side 2"):
+    with pytest.raises(HandshakeError, match="speaks version 1, this side 3"):
         server().receive(hello[:4] + b"\x01" + hello[5:])
 
 
