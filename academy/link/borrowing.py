@@ -31,12 +31,14 @@ class _Foreign:
         region: The memory.
         lent: Whether this process has it.
         passed: Whether what was lent goes back, or has gone.
+        left: Whether it is to be forgotten when it is not lent any more.
     """
 
     number: int
     region: Region
     lent: bool = False
     passed: bool = False
+    left: bool = False
 
 
 class Passing:
@@ -142,7 +144,7 @@ class Borrower:
     def pass_back(self, segment: memoryview) -> Passing | None:
         """Let a segment that nobody else refers to go back, if it was lent."""
         for foreign in self.opened.values():
-            if foreign.lent and not foreign.passed:
+            if foreign.lent and not (foreign.passed or foreign.left):
                 offset = foreign.region.find(segment)
                 if offset is not None:
                     return Passing(foreign, offset, len(segment))
@@ -154,16 +156,25 @@ class Borrower:
         if foreign is not None and foreign.lent:
             foreign.lent = False
             self._say(Returned(number))
+            if foreign.left:
+                del self.opened[number]
 
     def dropped(self, number: int) -> None:
-        """Close a region.
+        """Close a region; what is lent in it may be kept.
 
         Raises:
-            RemoteProtocolError: It is lent.
+            RemoteProtocolError: That was said before.
         """
-        if self._get(number).lent:
-            raise RemoteProtocolError(f"the end of region {number}, which is lent")
+        foreign = self._get(number)
+        if foreign.left:
+            raise RemoteProtocolError(f"the second end of region {number}")
+        if foreign.lent and foreign.passed:
+            # It may still be about to go back, which must not come after its return.
+            foreign.left = True
+            return
         del self.opened[number]
+        if foreign.lent:
+            self._say(Returned(number))
 
     def close(self) -> None:
         """Forget all; what is seen of it stays."""

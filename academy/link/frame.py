@@ -262,7 +262,10 @@ class Returned(Struct, frozen=True, gc=False):
 
 
 class Dropped(Struct, frozen=True, gc=False):
-    """A region that is not lent will not be used any more.
+    """A region will not be used any more.
+
+    What is lent in it may be kept: then it is to be returned at once, unless that goes
+    back.
 
     Attributes:
         region: Its number.

@@ -82,6 +82,8 @@ class State(enum.Enum):
     """The other process has it."""
     BACK = enum.auto()
     """It has sent back what it had, which has not ended on both sides."""
+    LEFT = enum.auto()
+    """The other process may keep it, and has not heard of that yet."""
 
 
 @dataclass(slots=True, eq=False)
@@ -107,6 +109,12 @@ class _Own:
     lent: int = 0
     seen: bool = False
     returned: bool = False
+
+    @property
+    def is_here(self) -> bool:
+        """Whether the other process has nothing of it."""
+        back = self.state is State.BACK and self.returned
+        return back or self.state is State.FREE
 
 
 class Copying:
@@ -207,19 +215,38 @@ class Lender:
         self._say(Offer(self._last, region.descriptor, region.size, region.inode))
 
     def _make_room(self, size: int) -> bool:
-        """Drop regions that were not used for long; return whether that is enough."""
-        stale = [o for o in self._free() if o.used < self._asked - STALE]
-        stale.sort(key=lambda o: o.used)
-        total = sum(o.region.size for o in self.owned.values())
-        dropped: list[_Own] = []
+        """Drop regions that were not used for long; return whether that is enough.
+
+        Else the one that was lent for the longest time is left to who keeps it: there
+        is room when that has heard of it.
+        """
+        total = sum(own.region.size for own in self.owned.values())
+        stale, dropped = self._stale(), list[_Own]()
         while total + size > SUM or len(self.owned) - len(dropped) >= COUNT:
             if not stale:
+                self._leave()
                 return False
             dropped.append(stale.pop(0))
             total -= dropped[-1].region.size
         for own in dropped:
             self._drop(own)
         return True
+
+    def _stale(self, *, lent: bool = False) -> list[_Own]:
+        """Return what was not used for long, and is here, or is lent; oldest first."""
+        found = [
+            own
+            for own in self.owned.values()
+            if own.used < self._asked - STALE
+            and (own.state is State.LENT if lent else own.is_here)
+        ]
+        return sorted(found, key=lambda own: own.used)
+
+    def _leave(self) -> None:
+        if not any(own.state is State.LEFT for own in self.owned.values()):
+            for own in self._stale(lent=True)[:1]:
+                own.state = State.LEFT
+                self._say(Dropped(own.number))
 
     def _drop(self, own: _Own) -> None:
         del self.owned[own.number]
@@ -249,11 +276,12 @@ class Lender:
             RemoteProtocolError: It is not what was lent.
         """
         own = self._get(frame.region)
-        if own.state is not State.LENT:
+        if own.state not in (State.LENT, State.LEFT) or own.seen:
             raise RemoteProtocolError(f"region {frame.region}, which it does not have")
         if not 0 < frame.size <= own.lent - frame.offset:
             raise RemoteProtocolError(f"more of region {frame.region} than was lent")
-        own.state = State.BACK
+        if own.state is State.LENT:
+            own.state = State.BACK
         own.seen = True
         ended = functools.partial(self._ended, own.number)
         return own.region.lend(frame.offset, frame.size, ended)
@@ -265,6 +293,9 @@ class Lender:
             RemoteProtocolError: It could not.
         """
         own = self._get(number)
+        if own.state is State.LEFT:
+            del self.owned[number]
+            return
         if own.state not in (State.LENT, State.BACK) or own.returned:
             raise RemoteProtocolError(f"the return of region {number}, not lent")
         own.returned = True

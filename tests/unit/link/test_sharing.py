@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from academy.link import lending
 from academy.link.frame import (
     Ack,
     Back,
@@ -281,7 +282,8 @@ def test_no_room_for_a_region() -> None:
     assert not ends.a.line
 
 
-def test_limits_of_who_offers() -> None:
+def test_limits_of_who_offers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lending, "STALE", 100)
     ends = Ends()
     for _ in range(20):
         ends.a.send(text(MOST))
@@ -325,6 +327,105 @@ def test_stale_regions_make_room_for_others() -> None:
     sizes = [own.region.size for own in ends.a.memory.lender.owned.values()]
     assert sorted(sizes) == [LEAST, MOST]
     assert len(ends.b.memory.borrower.opened) == 2
+
+
+def send_much(ends: Ends, segments: int = 60) -> None:
+    for number in range(segments):
+        ends.a.send(text(MOST, number))
+        ends.settle()
+        owned = ends.a.memory.lender.owned.values()
+        assert sum(own.region.size for own in owned) <= SUM
+    for end in (ends.a, ends.b):
+        assert all(view == content for view, content in end.held)
+
+
+def test_what_is_kept_is_left_to_who_keeps_it() -> None:
+    ends = Ends()
+    send_much(ends)
+    assert len(ends.b.held) > 2 * SUM // MOST
+    assert len(ends.b.memory.borrower.opened) <= SUM // MOST
+    ends.b.held.clear()
+    ends.settle()
+    assert ends.a.send(text(MOST)) is Lent
+
+
+def test_what_came_back_and_is_kept_is_forgotten() -> None:
+    ends = Ends()
+    for _ in range(2):
+        ends.ready(MOST)
+        ends.a.send(text(MOST))
+        ends.settle()
+        view, _ = ends.b.held.pop()
+        ends.b.send(view, owned=True)
+        del view
+        ends.settle()
+    assert len(ends.a.held) == 2
+    send_much(ends)
+    assert len(ends.a.held) == 2
+
+
+def left(ends: Ends) -> None:
+    """Let a say that b may keep what it has; b has not heard it."""
+    ends.ready(MOST)
+    assert ends.a.send(text(MOST)) is Lent
+    ends.settle()
+    ends.a.memory.lender._asked += 100
+    for _ in range(2):
+        assert ends.a.send(text(MOST)) is None
+        if isinstance(ends.a.line[-1], Offer):
+            ends.settle()
+            assert ends.a.send(text(MOST)) is Lent
+            ends.settle()
+    assert list(ends.a.line) == [Dropped(1)]
+
+
+def test_what_is_left_may_just_be_returned() -> None:
+    ends = Ends()
+    left(ends)
+    ends.b.held.pop(0)
+    ends.b.flush()
+    assert list(ends.b.line) == [Returned(1)]
+    ends.settle()
+    assert 1 not in ends.a.memory.lender.owned
+    assert 1 not in ends.b.memory.borrower.opened
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_what_is_left_may_just_go_back(gone: bool) -> None:
+    ends = Ends()
+    left(ends)
+    view, content = ends.b.held.pop(0)
+    way = ends.b.memory.transfer(view, True)
+    assert way is not None
+    if gone:
+        ends.b.pass_on(way, bytes(content))
+    ends.b.receive(ends.a)
+    with pytest.raises(RemoteProtocolError, match="the second end of region 1"):
+        ends.b.memory.receive(Dropped(1))
+    if not gone:
+        ends.b.pass_on(way, bytes(content))
+    del view, way
+    ends.settle()
+    assert ends.a.held[0][0] == content
+    assert 1 not in ends.a.memory.lender.owned
+    assert 1 not in ends.b.memory.borrower.opened
+    ends.a.held.clear()
+    ends.settle()
+
+
+def test_what_is_left_may_not_go_back_after_all() -> None:
+    ends = Ends()
+    left(ends)
+    view, _ = ends.b.held.pop(0)
+    way = ends.b.memory.transfer(view, True)
+    assert way is not None
+    ends.b.receive(ends.a)
+    way.end()
+    assert ends.b.send(view, owned=True) is None
+    del view, way
+    ends.settle()
+    assert 1 not in ends.a.memory.lender.owned
+    assert 1 not in ends.b.memory.borrower.opened
 
 
 def test_a_region_that_is_much_too_large_is_not_taken() -> None:
@@ -456,7 +557,7 @@ def test_what_does_not_fit_to_a_loan(problem: str, frames: list[Frame]) -> None:
         ("more than region 1", [Lent(1, 1, True, 1, 2 * LEAST + 1)]),
         ("more than region 1", [Lent(1, 1, True, 1, 0)]),
         ("which is lent", [Lent(1, 1, True, 1, 9), Lent(1, 1, True, 1, 9)]),
-        ("which is lent", [Lent(1, 1, True, 1, 9), Dropped(1)]),
+        ("not open", [Lent(1, 1, True, 1, 9), Dropped(1), Dropped(1)]),
     ],
 )
 def test_what_a_borrower_refuses(problem: str, frames: list[Frame]) -> None:
@@ -472,7 +573,7 @@ class Walk:
     def __init__(self, seed: int) -> None:
         self.chance = random.Random(seed)
         self.ends = Ends()
-        self.begun: list[tuple[End, Transfer, bytes]] = []
+        self.begun: list[tuple[End, Transfer, memoryview]] = []
         self.ways: collections.Counter[object] = collections.Counter()
         self.acts = [
             *(self.send, self.carry, self.carry, self.drop, self.answer, self.write),
@@ -528,17 +629,21 @@ class Walk:
 
     def begin(self, here: End, there: End) -> None:
         segment = text(self.size(), self.chance.randrange(256))
-        way = here.memory.transfer(segment, False)
+        owned = bool(here.held) and self.chance.random() < 0.3
+        if owned:
+            segment, _ = here.held.pop(self.chance.randrange(len(here.held)))
+        way = here.memory.transfer(segment, owned)
         if way is not None:
-            self.begun.append((here, way, bytes(segment)))
+            self.begun.append((here, way, segment))
 
     def go_on(self, here: End, there: End) -> None:
-        for index, (end, way, content) in enumerate(self.begun):
+        for index, (end, way, segment) in enumerate(self.begun):
             if end is here:
                 way.advance()
                 if way.done:
                     del self.begun[index]
-                    end.pass_on(way, content)
+                    end.pass_on(way, bytes(segment))
+                    end.kept.append(segment)
                     self.ways["slowly"] += 1
                 return
 
@@ -557,8 +662,8 @@ class Walk:
             assert len(owned) <= COUNT
 
     def finish(self) -> None:
-        for _, way, _ in self.begun:
-            way.end()
+        while self.begun:
+            self.begun.pop()[1].end()
         for _ in range(3):
             for end in (self.ends.a, self.ends.b):
                 end.held.clear()
