@@ -25,9 +25,9 @@ SUM = 32 << 20
 """Bytes of the regions that a process offers on a link."""
 COUNT = 8
 """How many those are at most."""
-STEP = 2 << 20
+STEP = 4 << 20
 """Bytes that are copied in one turn of the event loop."""
-SHARE = 4
+SHARE = 8
 """So many bytes that are copied take as long as one that is written to a socket."""
 STALE = 8
 """Segments that were lent since a region was used; then it may go for another one."""
