@@ -120,9 +120,14 @@ def _spare_collector() -> None:
     To look at all modules again takes it tens of milliseconds, while agents wait. Only
     in a process that is ours: where a worker is a thread, objects are the program's.
     """
-    ours = threading.current_thread() is threading.main_thread()
-    if ours and not gc.get_freeze_count():
-        gc.freeze()
+    if threading.current_thread() is threading.main_thread():
+        _freeze_once()
+
+
+@functools.cache
+def _freeze_once() -> None:
+    # Not by the count of what is frozen: CPython 3.12 begins with some hundreds.
+    gc.freeze()
 
 
 def _run(spec: RunSpec, new_loop: LoopFactory) -> None:
