@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import mmap
+import sys
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from academy.link import borrowing, lending, sharing
 from academy.link.frame import Offer
 from academy.link.sharing import SharedMemory
-from academy.loan import Lendable
+from academy.loan import Lendable, lent
 
 LEAST, MOST, SUM, COUNT, STEP = 64, 1024, 2048, 4, 128
 """Limits of the tests; see `lending`."""
+
+
+ONLY_LINUX = pytest.mark.skipif(
+    sys.platform != "linux", reason="only Linux has such memory"
+)
+
+
+@pytest.fixture
+def nothing_is_left() -> Iterator[None]:
+    """Look for loans that have not ended, before a test and after it."""
+    gc.collect()
+    assert not lent()
+    yield
+    gc.collect()
+    assert not lent()
 
 
 @pytest.fixture

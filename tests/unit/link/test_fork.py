@@ -3,32 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import mmap
 import os
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
 from academy.link.frame import Offer
 from academy.link.region import Region, Regions
 from academy.loan import lent
+from tests.unit.link.memory import ONLY_LINUX, nothing_is_left
 
-pytestmark = pytest.mark.skipif(
-    sys.platform != "linux", reason="only Linux has such memory"
-)
+__all__ = ["nothing_is_left"]
+
+pytestmark = [ONLY_LINUX, pytest.mark.usefixtures("nothing_is_left")]
 SIZE = 1 << 20
-
-
-@pytest.fixture(autouse=True)
-def _nothing_is_left() -> Iterator[None]:
-    gc.collect()
-    assert not lent()
-    yield
-    gc.collect()
-    assert not lent()
 
 
 def nothing() -> None:

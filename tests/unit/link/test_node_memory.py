@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import sys
 import threading
 import weakref
 
@@ -20,11 +19,10 @@ from academy.link.protocol import Cause
 from academy.link.region import VARIABLE, Regions
 from academy.link.sharing import SharedMemory
 from academy.loan import lent
+from tests.unit.link.memory import ONLY_LINUX
 from tests.unit.link.network import Network, Process, tell, told
 
-pytestmark = pytest.mark.skipif(
-    sys.platform != "linux", reason="only Linux has such memory"
-)
+pytestmark = ONLY_LINUX
 SIZE = 3 << 20
 
 

@@ -17,10 +17,9 @@ import pytest
 from academy.link import region as region_module
 from academy.link.frame import Offer
 from academy.link.region import VARIABLE, Region, Regions, regions_with
+from tests.unit.link.memory import ONLY_LINUX
 
-pytestmark = pytest.mark.skipif(
-    sys.platform != "linux", reason="only Linux has such memory"
-)
+pytestmark = ONLY_LINUX
 SIZE = 1 << 20
 
 

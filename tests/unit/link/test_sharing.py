@@ -7,7 +7,6 @@ import functools
 import gc
 import random
 import weakref
-from collections.abc import Iterator
 
 import pytest
 
@@ -29,20 +28,19 @@ from academy.link.lending import State
 from academy.link.parts import Transfer
 from academy.link.sharing import SharedMemory
 from academy.loan import lent
-from tests.unit.link.memory import COUNT, LEAST, MOST, SUM, FakeRegions, small
+from tests.unit.link.memory import (
+    COUNT,
+    LEAST,
+    MOST,
+    SUM,
+    FakeRegions,
+    nothing_is_left,
+    small,
+)
 
-__all__ = ["small"]
+__all__ = ["nothing_is_left", "small"]
 
-pytestmark = pytest.mark.usefixtures("small")
-
-
-@pytest.fixture(autouse=True)
-def _nothing_is_left() -> Iterator[None]:
-    gc.collect()
-    assert not lent()
-    yield
-    gc.collect()
-    assert not lent()
+pytestmark = pytest.mark.usefixtures("nothing_is_left", "small")
 
 
 class End:
